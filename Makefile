@@ -1,0 +1,37 @@
+PYTHON ?= python3
+BIN := .venv/bin
+# torch's wheels are big; one install, made again when the project's own files change
+INSTALLED := .venv/.installed
+
+.PHONY: demo test test-slow test-gpu check format clean
+
+demo: $(INSTALLED)
+	$(BIN)/activegen demo --out runs/demo
+
+test: $(INSTALLED)
+	$(BIN)/pytest -q
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -q -m slow
+
+test-gpu: $(INSTALLED)
+	$(BIN)/pytest -q -m gpu
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist runs .pytest_cache .ruff_cache

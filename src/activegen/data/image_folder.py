@@ -1,0 +1,108 @@
+"""A folder with a folder of images for each class, split or not.
+
+    <path>/<split>/<class>/**/*.png        or        <path>/<class>/**/*.png
+
+Without split folders, `splits.by_hash` divides each class: 70 % train, 10 % val, 20 % test.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from activegen.data.images import RealImages, encoded
+from activegen.data.splits import by_hash
+from activegen.records import UserError, choose
+
+SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def read_image_folder(path: str, split: str, *, strict: bool = False) -> RealImages:
+    """The images of one split; ids are paths below ``path``, classes are the same for all splits.
+
+    Hidden files and files that are no images by their suffix are no images. A folder is a split's
+    if it is named like one and has folders of its own, so "train" may also be a class.
+
+    Args:
+        path: of the folder.
+        split: "train", "val" or "test".
+        strict: an image that cannot be read is an error, not skipped.
+
+    Raises:
+        UserError: there is no such folder or split, a class is empty, or as `images.check` does.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; give the folder that holds the classes")
+    split_folders = {
+        SPLITS[folder.name.lower()]: folder
+        for folder in _folders(root)
+        if folder.name.lower() in SPLITS and _folders(folder)
+    }
+    split = choose(SPLITS, split, "split")
+    if split_folders:
+        folder = choose(split_folders, split, f"split of {root}")
+        classes = sorted({of.name for each in split_folders.values() for of in _folders(each)})
+        files = [(file, name) for name in classes for file in _images(folder / name)]
+    else:
+        classes = [of.name for of in _folders(root)]
+        files = [(file, name) for name in classes for file in _images(root / name)]
+    if not classes:
+        raise UserError(f"{root} has no folders; put the images of each class into one of its own")
+    ids = [_id(file, root) for file, _ in files]
+    labels = [classes.index(name) for _, name in files]
+    chosen = range(len(files))
+    if not split_folders:
+        chosen = [index for index, of in enumerate(by_hash(ids, labels)) if of == split]
+    return encoded(
+        f"{root.name} ({split})",
+        classes,
+        [ids[index] for index in chosen],
+        [labels[index] for index in chosen],
+        Files(tuple(files[index][0] for index in chosen)),
+        strict,
+    )
+
+
+@dataclass(frozen=True)
+class Files:
+    """The file at each position."""
+
+    paths: tuple[Path, ...]
+
+    def __call__(self, index: int) -> Path:
+        """Its path."""
+        return self.paths[index]
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(of for of in path.iterdir() if of.is_dir() and not of.name.startswith("."))
+
+
+def _images(top: Path) -> Iterator[Path]:
+    """Image files below, in an order that is the same everywhere; links are followed once."""
+    seen = {os.path.realpath(top)}
+    for folder, folders, files in os.walk(top, followlinks=True):
+        folders[:] = sorted(of for of in folders if not of.startswith("."))
+        for name in list(folders):
+            real = os.path.realpath(os.path.join(folder, name))
+            if real in seen:
+                folders.remove(name)
+            seen.add(real)
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield Path(folder, name)
+
+
+def _id(file: Path, root: Path) -> str:
+    """The path below the root; bytes that are no UTF-8 are spelled out."""
+    return os.fsencode(file.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")

@@ -1,0 +1,87 @@
+"""From latents to pictures: the model's own decoder, and cheap ones for gradients.
+
+The decoder, not the denoiser, dominates the cost of guidance that stops at the clean latents.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderTiny
+from jaxtyping import Float
+from torch import Tensor
+
+from activegen.records import Images, Latents, UserError
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Differentiable; not clamped, so that gradients do not stop at black and white."""
+
+    def __call__(self, latents: Latents) -> Images:
+        """RGB, about 0 to 1, for latents as the diffusion model sees them."""
+        ...
+
+
+class FullDecoder:
+    """The model's own autoencoder."""
+
+    def __init__(self, vae: Any):
+        self.vae = vae
+
+    def __call__(self, latents: Latents) -> Images:
+        """RGB, about 0 to 1."""
+        shift = self.vae.config.shift_factor or 0.0
+        latents = latents / self.vae.config.scaling_factor + shift
+        return self.vae.decode(latents.to(self.vae.dtype)).sample.float() / 2 + 0.5
+
+
+class LinearDecoder:
+    """Each patch of pixels as a linear map of the 3 by 3 latents around it.
+
+    Args:
+        weight: (3 * patch², channels * 9).
+        bias: (3 * patch²,).
+        patch: pixels per latent.
+    """
+
+    def __init__(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"], patch: int):
+        self.weight, self.bias, self.patch = weight, bias, patch
+
+    def __call__(self, latents: Latents) -> Images:
+        """RGB, about 0 to 1."""
+        near = F.unfold(F.pad(latents.float(), (1, 1, 1, 1), mode="replicate"), 3)
+        pixels = torch.einsum("oi,bil->bol", self.weight, near) + self.bias.view(-1, 1)
+        return F.pixel_shuffle(pixels.unflatten(2, latents.shape[2:]), self.patch)
+
+    @classmethod
+    @torch.no_grad()
+    def fit(cls, latents: Latents, images: Images) -> "LinearDecoder":
+        """The least-squares map for pairs of latents and their pictures."""
+        patch = images.shape[-1] // latents.shape[-1]
+        near = F.unfold(F.pad(latents.float(), (1, 1, 1, 1), mode="replicate"), 3)
+        inputs = near.transpose(1, 2).flatten(0, 1)
+        inputs = torch.cat([inputs, torch.ones_like(inputs[:, :1])], 1)
+        outputs = F.pixel_unshuffle(images.float(), patch).flatten(2).transpose(1, 2).flatten(0, 1)
+        solution = torch.linalg.lstsq(
+            inputs, outputs, driver="gelsd" if inputs.is_cpu else None
+        ).solution
+        return cls(solution[:-1].T.contiguous(), solution[-1].contiguous(), patch)
+
+
+class TinyDecoder:
+    """An ``AutoencoderTiny`` of diffusers (TAESD and its like), by path."""
+
+    def __init__(self, path: str | Path, device: torch.device | str = "cpu"):
+        try:
+            self.vae = AutoencoderTiny.from_pretrained(path, use_safetensors=True).to(device).eval()
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"no tiny autoencoder with safetensors weights at '{path}': {error}"
+            ) from error
+        self.vae.requires_grad_(False)
+
+    def __call__(self, latents: Latents) -> Images:
+        """RGB, about 0 to 1."""
+        return self.vae.decode(latents.to(self.vae.dtype)).sample.float() / 2 + 0.5

@@ -1,0 +1,152 @@
+"""Noise levels, and diffusers schedulers seen through them.
+
+Symbols: a latent at a level is ``alpha * clean + sigma * noise`` with alpha² + sigma² = 1, which is
+what the denoiser sees. Solvers that keep their state in other units (Euler's sigma-space) are
+converted at this border, so steering never knows.
+"""
+
+import copy
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from activegen.records import Latents, UserError, choose
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
+    "dpm++_2m": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler_ancestral": "EulerAncestralDiscreteScheduler",
+    "lcm": "LCMScheduler",
+    "pndm": "PNDMScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+
+
+@dataclass(frozen=True)
+class Level:
+    """One noise level.
+
+    Args:
+        index: of the step that starts here, from 0.
+        count: of all steps.
+        timestep: as the denoiser takes it, a scalar.
+        alpha: share of the clean latents.
+        sigma: share of the noise.
+        prediction: what the denoiser returns here, "epsilon" or "v_prediction".
+    """
+
+    index: int
+    count: int
+    timestep: Tensor
+    alpha: float
+    sigma: float
+    prediction: str
+
+    @property
+    def progress(self) -> float:
+        """0 at the first step, towards 1 at the last."""
+        return self.index / self.count
+
+    def clean(self, output: Latents, latents: Latents) -> Latents:
+        """E[z_0 | z_t] from the denoiser's output (Tweedie; Salimans & Ho 2022 for v)."""
+        if self.prediction == "epsilon":
+            return (latents - self.sigma * output) / self.alpha
+        return self.alpha * latents - self.sigma * output
+
+    def output(self, clean: Latents, latents: Latents) -> Latents:
+        """The denoiser's output that means ``clean``; the inverse of :meth:`clean`."""
+        noise = (latents - self.alpha * clean) / self.sigma
+        if self.prediction == "epsilon":
+            return noise
+        return self.alpha * noise - self.sigma * clean
+
+    def noised(self, clean: Latents, noise: Latents) -> Latents:
+        """``clean`` with this level's share of ``noise``."""
+        return self.alpha * clean + self.sigma * noise
+
+
+def scheduler(name: str, config: Any) -> Any:
+    """A diffusers scheduler by our short name, with the noise levels of ``config``.
+
+    Raises:
+        UnknownWord: the name is not in SCHEDULERS.
+    """
+    return getattr(diffusers, choose(SCHEDULERS, name, "scheduler")).from_config(config)
+
+
+class Solver:
+    """A fresh copy of a diffusers scheduler, set to a number of steps; lives for one batch.
+
+    Raises:
+        UserError: the scheduler predicts something else than epsilon or v, or the number of steps
+            is one that it does not take.
+    """
+
+    def __init__(self, scheduler: Any, num_steps: int, device: torch.device | str = "cpu"):
+        self.scheduler = copy.deepcopy(scheduler)
+        prediction = self.scheduler.config.prediction_type
+        if prediction not in ("epsilon", "v_prediction"):
+            raise UserError(
+                f"a model that predicts '{prediction}' is not supported; use epsilon or v"
+            )
+        if num_steps < 1:
+            raise UserError(f"num_steps is {num_steps}; give at least 1")
+        self.scheduler.set_timesteps(num_steps, device=device)
+        self._takes_rng = "generator" in inspect.signature(self.scheduler.step).parameters
+        timesteps = self.scheduler.timesteps
+        self._sigmas: list[float] = []
+        if hasattr(self.scheduler, "sigmas"):  # in units of noise over clean
+            self._sigmas = [float(s) for s in self.scheduler.sigmas]
+        levels = []
+        for index, timestep in enumerate(timesteps):
+            if self._sigmas:
+                alpha = 1 / math.sqrt(1 + self._sigmas[index] ** 2)
+            else:
+                alpha = math.sqrt(float(self.scheduler.alphas_cumprod[int(timestep)]))
+            sigma = math.sqrt(1 - alpha**2)
+            levels.append(Level(index, len(timesteps), timestep, alpha, sigma, prediction))
+        self.levels: tuple[Level, ...] = tuple(levels)
+        probe = torch.ones(1, device=device)
+        self._exploding = bool(
+            (copy.deepcopy(self.scheduler).scale_model_input(probe, timesteps[0]) != 1).any()
+        )
+
+    def start(self, noise: Latents) -> Latents:
+        """The solver's own state before the first step, from standard normal noise."""
+        return noise * self.scheduler.init_noise_sigma
+
+    def latents(self, state: Latents, level: Level) -> Latents:
+        """What the denoiser sees of the solver's state."""
+        return self.scheduler.scale_model_input(state, level.timestep)
+
+    def state(self, latents: Latents, index: int) -> Latents:
+        """The inverse of :meth:`latents` at step ``index``; past the last step they are one."""
+        if not self._exploding:
+            return latents
+        sigma = self._sigmas[index] if index < len(self.levels) else 0.0
+        return latents * math.sqrt(1 + sigma**2)
+
+    def scaled(self, state: Latents, index: int) -> Latents:
+        """What the denoiser would see of a state at step ``index``."""
+        return state / self.state(torch.ones_like(state[:1, :1, :1, :1]), index)
+
+    def step(
+        self, output: Latents, level: Level, state: Latents, rngs: Sequence[torch.Generator]
+    ) -> Latents:
+        """The state at the next level; noise, where the solver wants it, one generator an image."""
+        extra = {"generator": list(rngs)} if self._takes_rng else {}
+        return self.scheduler.step(output, level.timestep, state, **extra).prev_sample
+
+    def arrival(self, index: int) -> tuple[float, float]:
+        """(alpha, sigma) that the state has before step ``index``; (1, 0) past the last."""
+        if index >= len(self.levels):
+            return 1.0, 0.0
+        return self.levels[index].alpha, self.levels[index].sigma

@@ -1,0 +1,333 @@
+"""The sampling loop, and what may steer it.
+
+    levels, denoise, estimate, steer, step
+
+A *term* is a frozen value that begins a *steering* for each batch. All steerings of a step share one
+denoiser forward, at most one backward, one decode and one forward per task model. Steps without an
+active gradient run in inference mode. With no terms the result is the diffusers pipeline's.
+"""
+
+from abc import ABC
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from activegen.diffusion.attention import normalised
+from activegen.diffusion.decoders import Decoder
+from activegen.diffusion.levels import Level, Solver, scheduler
+from activegen.diffusion.stable_diffusion import Conditioning, StableDiffusion
+from activegen.records import Images, Latents, Prediction, TaskModel, UserError
+
+Variable = Literal["latents", "conditioning", "clean"]
+Route = Literal["denoiser", "decoder"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw.
+
+    Args:
+        num_steps: of the scheduler.
+        cfg_scale: of classifier-free guidance; 1 = off.
+        scheduler: a name of ``levels.SCHEDULERS``; "" keeps the checkpoint's own.
+        negative_prompt: what not to draw.
+    """
+
+    num_steps: int = 40
+    cfg_scale: float = 7.5
+    scheduler: str = ""
+    negative_prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a steering knows of the images that are drawn together.
+
+    Args:
+        model: the diffusion model.
+        sampling: how it draws.
+        noise: at the start, one seed an image.
+        rngs: one generator an image, after ``noise`` was drawn.
+        conditioning: before any steering.
+        target: class ids.
+        reference: latents of the real images to steer towards, where there are any.
+    """
+
+    model: StableDiffusion
+    sampling: Sampling
+    noise: Latents
+    rngs: tuple[torch.Generator, ...]
+    conditioning: Conditioning
+    target: Int[Tensor, " b"]
+    reference: Latents | None = None
+
+    def solver(self) -> Solver:
+        """A fresh one."""
+        name = self.sampling.scheduler
+        chosen = scheduler(name, self.model.scheduler.config) if name else self.model.scheduler
+        return Solver(chosen, self.sampling.num_steps, self.model.device)
+
+
+class Estimate:
+    """What the sampler would end with if it stopped here; each part is made once, on first use.
+
+    Args:
+        level: of this step.
+        latents: as the denoiser saw them.
+        clean: E[z_0 | z_t].
+        conditioning: of this step.
+        attention: running mean of the class word's raw maps, where somebody asked for them.
+        target: class ids.
+        decode: latents to pictures.
+    """
+
+    def __init__(
+        self,
+        level: Level,
+        latents: Latents,
+        clean: Latents,
+        conditioning: Conditioning,
+        attention: Float[Tensor, "b h w"] | None,
+        target: Int[Tensor, " b"],
+        decode: Decoder,
+    ):
+        self.level, self.latents, self.clean = level, latents, clean
+        self.conditioning, self.attention, self.target = conditioning, attention, target
+        self._decode = decode
+        self._predictions: dict[int, Prediction] = {}
+
+    @cached_property
+    def images(self) -> Images:
+        """Decoded, about 0 to 1."""
+        return self._decode(self.clean)
+
+    def prediction(self, task: TaskModel) -> Prediction:
+        """What a task model says of the images."""
+        if id(task) not in self._predictions:
+            self._predictions[id(task)] = task.predict(self.images.clamp(0, 1))
+        return self._predictions[id(task)]
+
+
+@dataclass
+class Move:
+    """What a steering makes of a step: new latents, clean or conditioning; None = as they were."""
+
+    latents: Latents | None = None
+    clean: Latents | None = None
+    conditioning: Conditioning | None = None
+
+
+class Steering(ABC):
+    """One term at work on one batch. All methods do nothing unless a term says otherwise."""
+
+    def active(self, level: Level) -> bool:
+        """Has something to do in the step that starts here."""
+        return True
+
+    def wants_attention(self, level: Level) -> bool:
+        """Reads ``estimate.attention`` in this step."""
+        return False
+
+    def gradient(self, level: Level) -> tuple[Variable, Route] | None:
+        """Of what, and through what, it needs the gradient of :meth:`objective`."""
+        return None
+
+    def objective(self, estimate: Estimate) -> Float[Tensor, " b"]:
+        """One number per image, higher = more wanted."""
+        raise NotImplementedError
+
+    def move(self, estimate: Estimate, gradient: Tensor) -> Move:
+        """Uses the gradient, which is finite: images without a finite one have zeros."""
+        return Move()
+
+    def arrive(self, latents: Latents, estimate: Estimate, alpha: float, sigma: float) -> Latents:
+        """Changes the latents after the step, at a level of ``alpha`` and ``sigma``."""
+        return latents
+
+
+@runtime_checkable
+class Term(Protocol):
+    """A way of steering; a frozen value."""
+
+    def begin(self, batch: Batch) -> Steering:
+        """For one batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Finished latents and pictures, and what was seen on the way.
+
+    Args:
+        latents: the last.
+        images: decoded, 0 to 1.
+        attention: of the class word, 0 to 1 per image, where a term asked for it.
+        presence: the raw peak of that map: small where the word found no place.
+        skipped: gradients per image that were not finite and were not followed.
+        calls: of the denoiser.
+    """
+
+    latents: Latents
+    images: Images
+    attention: Float[Tensor, "b h w"] | None
+    presence: Float[Tensor, " b"] | None
+    skipped: Int[Tensor, " b"]
+    calls: int
+
+
+@dataclass
+class _State:
+    """The running values of the loop."""
+
+    conditioning: Conditioning
+    attention_sum: Tensor | None = None
+    attention_count: int = 0
+    skipped: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    calls: int = 0
+
+
+def seeded(
+    seeds: Sequence[int], shape: tuple[int, ...]
+) -> tuple[Tensor, tuple[torch.Generator, ...]]:
+    """Standard normal noise and the generators after it, one seed an image, drawn on the CPU."""
+    rngs = tuple(torch.Generator().manual_seed(seed) for seed in seeds)
+    return torch.stack([torch.randn(shape, generator=rng) for rng in rngs]), rngs
+
+
+def sample(
+    batch: Batch,
+    guidance: Sequence[Term] = (),
+    decoder: Decoder | None = None,
+    on_step: Callable[[Estimate], None] | None = None,
+) -> Drawn:
+    """Draws a batch.
+
+    Args:
+        batch: what to draw.
+        guidance: terms, carried out in this order.
+        decoder: for the pictures that gradients see; the model's own by default.
+        on_step: sees each step's estimate, after the moves were computed.
+
+    Raises:
+        UserError: two terms want a gradient in the same step.
+    """
+    solver = batch.solver()
+    steerings = [term.begin(batch) for term in guidance]
+    for level in solver.levels:
+        if sum(s.active(level) and s.gradient(level) is not None for s in steerings) > 1:
+            raise UserError(
+                f"two terms want a gradient in step {level.index}; give one Ascend both objectives, "
+                "or windows that do not overlap"
+            )
+    state = _State(batch.conditioning, skipped=torch.zeros(len(batch.noise), dtype=torch.long))
+    sampled = solver.start(batch.noise.to(batch.model.device))
+    for level in solver.levels:
+        active = [s for s in steerings if s.active(level)]
+        sampled = _step(batch, solver, level, sampled, active, state, decoder, on_step)
+    with torch.inference_mode():
+        images = batch.model.decode(sampled)
+    maps = state.attention_sum
+    return Drawn(
+        latents=sampled.clone(),
+        images=images.clone(),
+        attention=None if maps is None else normalised(maps / state.attention_count).clone(),
+        presence=None if maps is None else (maps / state.attention_count).amax((1, 2)).clone(),
+        skipped=state.skipped,
+        calls=state.calls,
+    )
+
+
+def _step(
+    batch: Batch,
+    solver: Solver,
+    level: Level,
+    sampled: Tensor,
+    active: list[Steering],
+    state: _State,
+    decoder: Decoder | None,
+    on_step: Callable[[Estimate], None] | None,
+) -> Tensor:
+    climber = next((s for s in active if s.gradient(level) is not None), None)
+    with torch.inference_mode(climber is None):
+        latents = solver.latents(sampled.clone(), level)
+        estimate, output, followed = _estimate(
+            batch, level, latents, active, climber, state, decoder
+        )
+        move = Move()
+        if climber is not None:
+            gradient = _gradient(climber, estimate, followed, state)
+            with torch.no_grad():
+                move = climber.move(estimate, gradient)
+    with torch.inference_mode():
+        if move.latents is not None or move.clean is not None:
+            latents = estimate.latents.detach() if move.latents is None else move.latents
+            clean = estimate.clean.detach() if move.clean is None else move.clean
+            output, sampled = level.output(clean, latents), solver.state(latents, level.index)
+        sampled = solver.step(output.detach(), level, sampled, batch.rngs)
+        alpha, sigma = solver.arrival(level.index + 1)
+        for steering in active:
+            seen = solver.scaled(sampled, level.index + 1)
+            changed = steering.arrive(seen, estimate, alpha, sigma)
+            if changed is not seen:
+                sampled = solver.state(changed, level.index + 1)
+    if move.conditioning is not None:
+        state.conditioning = move.conditioning
+    if on_step is not None:
+        on_step(estimate)
+    return sampled
+
+
+def _estimate(
+    batch: Batch,
+    level: Level,
+    latents: Tensor,
+    active: list[Steering],
+    climber: Steering | None,
+    state: _State,
+    decoder: Decoder | None,
+) -> tuple[Estimate, Tensor, Tensor | None]:
+    """One denoiser forward; also its output, and the tensor whose gradient is wanted."""
+    of, through = (climber.gradient(level) if climber else None) or (None, None)
+    conditioning = state.conditioning
+    followed: Tensor | None = None
+    if of == "conditioning":
+        followed = conditioning.text.clone().requires_grad_()
+        conditioning = conditioning.with_text(followed)
+    elif of == "latents" and through == "denoiser":
+        latents = followed = latents.detach().clone().requires_grad_()
+    with torch.set_grad_enabled(followed is not None):
+        watch = any(s.wants_attention(level) for s in active)
+        denoised = batch.model.denoise(
+            latents, conditioning, level, batch.sampling.cfg_scale, watch
+        )
+    state.calls += 1
+    if denoised.attention is not None:
+        previous = 0 if state.attention_sum is None else state.attention_sum
+        state.attention_sum = previous + denoised.attention
+        state.attention_count += 1
+    maps = None if state.attention_sum is None else state.attention_sum / state.attention_count
+    clean, output = denoised.clean, denoised.output
+    if climber is not None and followed is None:
+        clean = followed = clean.detach().clone().requires_grad_()
+    estimate = Estimate(
+        level, latents, clean, conditioning, maps, batch.target, decoder or batch.model.full
+    )
+    return estimate, output, followed
+
+
+def _gradient(
+    climber: Steering, estimate: Estimate, followed: Tensor | None, state: _State
+) -> Tensor:
+    """Of the objective, in float32; zero and counted for images where it is not finite."""
+    assert followed is not None
+    with torch.enable_grad():
+        total = climber.objective(estimate).sum()
+        (gradient,) = torch.autograd.grad(total, followed)
+    finite = gradient.flatten(1).isfinite().all(1)
+    state.skipped += (~finite).cpu()
+    return torch.where(finite.view(-1, *[1] * (gradient.ndim - 1)), gradient.float(), 0.0)

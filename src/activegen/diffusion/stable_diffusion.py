@@ -1,0 +1,226 @@
+"""Stable Diffusion 1.x and 2.x, and anything with the same parts: the adapter to diffusers.
+
+A box of parts, never a pipeline's ``__call__``: tokenizer and text encoder, denoiser, autoencoder,
+noise levels. Prediction of epsilon or v, classifier-free guidance, negative prompts.
+
+Rombach et al. (2022), https://arxiv.org/abs/2112.10752.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from jaxtyping import Float
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from activegen.diffusion.attention import Recorder, focus
+from activegen.diffusion.decoders import FullDecoder
+from activegen.diffusion.levels import Level
+from activegen.records import Images, Latents, UserError, fingerprint
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the text says.
+
+    Args:
+        text: states of the prompts.
+        negative: states of the negative prompts, for classifier-free guidance.
+        focus: share of each token in the class word of its prompt.
+    """
+
+    text: Float[Tensor, "b n d"]
+    negative: Float[Tensor, "b n d"]
+    focus: Float[Tensor, "b n"]
+
+    def with_text(self, text: Float[Tensor, "b n d"]) -> "Conditioning":
+        """The same with other states of the prompts."""
+        return replace(self, text=text)
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """One call of the denoiser.
+
+    Args:
+        output: what the scheduler takes, classifier-free guidance inside.
+        clean: E[z_0 | z_t].
+        attention: the class word's map where it was asked for, raw (softmax shares).
+    """
+
+    output: Latents
+    clean: Latents
+    attention: Float[Tensor, "b h w"] | None = None
+
+
+class StableDiffusion:
+    """The parts. Frozen weights; gradients flow to latents and conditioning only.
+
+    Args:
+        unet: denoiser.
+        vae: autoencoder.
+        text_encoder: CLIP text model.
+        tokenizer: its tokenizer.
+        scheduler: the checkpoint's own scheduler; its config has the noise levels.
+        name: what to call the model in provenance.
+        attention_size: height of the attention maps to read; by default 16 for latents of 64, as in
+            the three papers, in the same proportion for larger ones, and never under 8.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        scheduler: Any,
+        name: str = "unnamed",
+        attention_size: int | None = None,
+    ):
+        self.unet, self.vae, self.text_encoder = unet.eval(), vae.eval(), text_encoder.eval()
+        self.tokenizer, self.scheduler, self.name = tokenizer, scheduler, name
+        for part in (unet, vae, text_encoder):
+            part.requires_grad_(False)
+        if unet.config.time_cond_proj_dim is not None:
+            raise UserError(f"{name}: denoisers with an embedded guidance scale are not supported")
+        self.latent_channels: int = unet.config.in_channels
+        self.latent_size: int = unet.config.sample_size
+        self.attention_size = attention_size or max(min(8, self.latent_size), self.latent_size // 4)
+        self.full = FullDecoder(vae)
+        self._recorder = Recorder(unet, self.attention_size)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """From a folder in diffusers' layout (or a Hub id where there is a network).
+
+        Raises:
+            UserError: a part is missing, is a pickle instead of safetensors, or is of another family.
+        """
+        path = str(path)
+        if path.startswith((".", "/", "~")) and not Path(path).expanduser().exists():
+            raise UserError(f"no model at '{path}'; give a folder in diffusers' layout")
+        path = str(Path(path).expanduser()) if path.startswith("~") else path
+        try:
+            parts: dict[str, Any] = {
+                "unet": UNet2DConditionModel.from_pretrained(
+                    path, subfolder="unet", use_safetensors=True, torch_dtype=dtype
+                ),
+                "vae": AutoencoderKL.from_pretrained(
+                    path, subfolder="vae", use_safetensors=True, torch_dtype=dtype
+                ),
+                "text_encoder": CLIPTextModel.from_pretrained(
+                    path, subfolder="text_encoder", use_safetensors=True, torch_dtype=dtype
+                ),
+                "tokenizer": CLIPTokenizer.from_pretrained(path, subfolder="tokenizer"),
+            }
+            config = diffusers.DDIMScheduler.load_config(path, subfolder="scheduler")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"'{path}' cannot be loaded as Stable Diffusion with safetensors weights: {error}"
+            ) from error
+        kind = getattr(diffusers, config["_class_name"])
+        for name in ("unet", "vae", "text_encoder"):
+            parts[name] = parts[name].to(device)
+        return cls(**parts, scheduler=kind.from_config(config), name=Path(path).name)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser is."""
+        return self.unet.device
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """Of one latent."""
+        return (self.latent_channels, self.latent_size, self.latent_size)
+
+    def made_by(self) -> dict[str, str]:
+        """Name, content and versions, for provenance."""
+        config = {k: v for k, v in self.unet.config.items() if isinstance(v, (int, str, float))}
+        first = next(self.unet.parameters()).flatten()[:64].float().tolist()
+        revision = fingerprint({"config": json.loads(json.dumps(config)), "weights": first})
+        return {"model": self.name, "revision": revision, "diffusers": diffusers.__version__}
+
+    @torch.no_grad()
+    def condition(
+        self, prompts: Sequence[str], words: Sequence[str], negative: str = ""
+    ) -> Conditioning:
+        """Encodes prompts and finds their class words.
+
+        Raises:
+            UserError: a word is not in its prompt.
+        """
+        text = self._encoded(list(prompts))
+        return Conditioning(
+            text,
+            self._encoded([negative]).expand_as(text),
+            focus(self.tokenizer, prompts, words).to(self.device),
+        )
+
+    def denoise(
+        self,
+        latents: Latents,
+        conditioning: Conditioning,
+        level: Level,
+        cfg_scale: float,
+        attention: bool = False,
+    ) -> Denoised:
+        """One call of the denoiser, differentiable in latents and conditioning.
+
+        Ho & Salimans (2022), https://arxiv.org/abs/2207.12598, with diffusers' convention:
+        ``cfg_scale`` 1 or less is the prompt alone.
+        """
+        if attention:
+            self._recorder.listen(conditioning.focus, (latents.shape[2], latents.shape[3]))
+        if cfg_scale > 1:
+            both = torch.cat([conditioning.negative, conditioning.text])
+            output = self._unet(torch.cat([latents, latents]), both, level)
+            without, with_prompt = output.chunk(2)
+            output = without + cfg_scale * (with_prompt - without)
+        else:
+            output = self._unet(latents, conditioning.text, level)
+        maps = self._recorder.take() if attention else None
+        return Denoised(output, level.clean(output, latents), maps)
+
+    @torch.no_grad()
+    def encode(self, images: Images) -> Latents:
+        """The most likely latents of pictures; other sizes are resized to the model's own."""
+        side = self.latent_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
+        if images.shape[-2:] != (side, side):
+            images = torch.nn.functional.interpolate(
+                images, (side, side), mode="bilinear", antialias=True
+            )
+        posterior = self.vae.encode((images * 2 - 1).to(self.vae.dtype)).latent_dist
+        shift = self.vae.config.shift_factor or 0.0
+        return ((posterior.mode() - shift) * self.vae.config.scaling_factor).float()
+
+    @torch.no_grad()
+    def decode(self, latents: Latents) -> Images:
+        """The finished pictures, RGB 0 to 1."""
+        return self.full(latents).clamp(0, 1)
+
+    def _unet(self, latents: Tensor, text: Tensor, level: Level) -> Tensor:
+        dtype = self.unet.dtype
+        return self.unet(latents.to(dtype), level.timestep, text.to(dtype)).sample.float()
+
+    def _encoded(self, prompts: list[str]) -> Tensor:
+        tokens = self.tokenizer(
+            prompts,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self.device)
+        use_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
+        mask = tokens["attention_mask"] if use_mask else None
+        return self.text_encoder(tokens["input_ids"], attention_mask=mask).last_hidden_state.float()

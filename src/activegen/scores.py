@@ -1,0 +1,107 @@
+"""What is informative: one pure, differentiable function per active-learning score.
+
+Every score maps a prediction and the target to one number per image, higher = more informative, in
+nats or probabilities as its docstring says. Pixels whose target is 255 do not count; an image is the
+mean of its pixels. All are computed from log-probabilities in float32, so value and gradient are
+finite for certain models. One definition serves steering, ranking and the logged number.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from activegen.records import IGNORE, Logits, Prediction, Score, Scores, Target
+
+
+def entropy(prediction: Prediction, target: Target) -> Scores:
+    """Entropy of the members' mean probabilities, in nats, 0 to log(classes).
+
+    Settles (2009), Active Learning Literature Survey, section 3.1; for several members it is the
+    consensus entropy of Dagan & Engelson (1995).
+    """
+    log_p = _consensus(prediction.logits)
+    return _per_image(-(log_p.exp() * log_p).sum(1), target)
+
+
+def least_confidence(prediction: Prediction, target: Target) -> Scores:
+    """One minus the highest probability, 0 to 1. Settles (2009), section 3.1."""
+    return _per_image(1 - _consensus(prediction.logits).amax(1).exp(), target)
+
+
+def margin(prediction: Prediction, target: Target) -> Scores:
+    """One minus the lead of the first class over the second, in probability, 0 to 1.
+
+    Scheffer et al. (2001); Settles (2009), section 3.1. A problem with one class has no second.
+    """
+    first, second = _consensus(prediction.logits).exp().topk(2, dim=1).values.unbind(1)
+    return _per_image(1 - (first - second), target)
+
+
+def disagreement(prediction: Prediction, target: Target) -> Scores:
+    """Entropy of the mean minus mean of the entropies, in nats; 0 for a single member.
+
+    The Jensen-Shannon divergence of a committee, and with dropout members BALD: Houlsby et al.
+    (2011), https://arxiv.org/abs/1112.5745. Equal to the mean KL divergence to the consensus of
+    McCallum & Nigam (1998).
+    """
+    log_p = F.log_softmax(prediction.logits.float(), dim=2)
+    consensus = _consensus(prediction.logits)
+    each = -(log_p.exp() * log_p).sum(2).mean(0)
+    together = -(consensus.exp() * consensus).sum(1)
+    return _per_image(together - each, target)
+
+
+def cross_entropy(prediction: Prediction, target: Target) -> Scores:
+    """Minus the log-probability of the target, in nats, not bounded.
+
+    Raising it without an anchor may destroy the class: Kniesel et al. (2025),
+    https://arxiv.org/abs/2503.09221, Figure 5.
+    """
+    log_p = _consensus(prediction.logits)
+    return _per_image(-_of_target(log_p, target), target)
+
+
+def label_margin(prediction: Prediction, target: Target) -> Scores:
+    """Lead of the best other class over the target, in log-probability; above 0 = misclassified."""
+    log_p = _consensus(prediction.logits)
+    own = _one_hot(target, log_p.shape[1])
+    other = log_p.masked_fill(own, -math.inf).amax(1)
+    return _per_image(other - _of_target(log_p, target), target)
+
+
+SCORES: dict[str, Score] = {
+    "cross_entropy": cross_entropy,
+    "disagreement": disagreement,
+    "entropy": entropy,
+    "label_margin": label_margin,
+    "least_confidence": least_confidence,
+    "margin": margin,
+}
+
+
+def _consensus(logits: Logits) -> Float[Tensor, "b classes *space"]:
+    """Log of the members' mean probabilities."""
+    log_p = F.log_softmax(logits.float(), dim=2)
+    return torch.logsumexp(log_p, dim=0) - math.log(len(log_p))
+
+
+def _one_hot(target: Target, classes: int) -> Tensor:
+    """(b, classes, *space) bool; ignored pixels count as class 0 here and are left out later."""
+    valid = target.masked_fill(target == IGNORE, 0).long()
+    return F.one_hot(valid, classes).movedim(-1, 1).bool()
+
+
+def _of_target(log_p: Tensor, target: Target) -> Tensor:
+    index = target.masked_fill(target == IGNORE, 0).long().unsqueeze(1)
+    return log_p.gather(1, index).squeeze(1)
+
+
+def _per_image(values: Tensor, target: Target) -> Scores:
+    """Mean over the pixels that count; 0 for an image without any."""
+    kept = (target != IGNORE).to(values.dtype).flatten(1) if target.ndim > 1 else None
+    if kept is None:
+        return values
+    return (values.flatten(1) * kept).sum(1) / kept.sum(1).clamp_min(1)

@@ -1,0 +1,404 @@
+"""Training that can stop and go on: a run is its settings, its pool and its step.
+
+All randomness (order, augmentation, mixup, dropout) follows from the seed and the step, so a
+learner that was saved, loaded and trained on ends bit for bit where an uninterrupted one ends.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
+
+from activegen.records import Images, UserError, choose
+from activegen.tasks.augment import augmentation
+from activegen.tasks.classifier import Classifier
+from activegen.tasks.pool import Pool
+from activegen.tasks.seeding import seeded
+
+Parameters = list[dict[str, Any]]
+
+OPTIMISERS: dict[str, Callable[[Parameters, float], torch.optim.Optimizer]] = {
+    "sgd": lambda groups, rate: torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True),
+    "adamw": lambda groups, rate: torch.optim.AdamW(groups, rate),
+}
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+}
+AMP: dict[str, torch.dtype | None] = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Diverged(UserError):
+    """The loss stopped being a finite number; the weights are those before that step."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train.
+
+    Args:
+        steps: optimiser steps of the whole schedule, over all rounds.
+        batch_size: images per step, over all processes.
+        optimiser: "sgd" (Nesterov momentum 0.9) or "adamw".
+        learning_rate: the highest one.
+        weight_decay: of weights; biases and norms are not decayed.
+        warmup_steps: in which the learning rate grows linearly from 0.
+        schedule: "cosine" (to 0) or "constant", after the warmup.
+        label_smoothing: 0 to below 1.
+        mixup: alpha of the Beta distribution of the mixing share; 0 is off.
+        augmentation: a name in :data:`activegen.tasks.augment.AUGMENTATIONS`.
+        ema_decay: of the averaged weights, below 1; 0 is off. Early on it is at most
+            (1 + step) / (10 + step).
+        amp: "no", "bf16" or "fp16" (with loss scaling).
+        synthetic_share: part of a batch that is synthetic, 0 to 1; None takes images by count.
+        synthetic_weight: of a synthetic image in the loss, next to 1 of a real one; 0 leaves
+            the synthetic ones out.
+        seed: of the order, augmentation, mixup and dropout.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    steps: int = 1000
+    batch_size: int = 64
+    optimiser: str = "sgd"
+    learning_rate: float = 0.05
+    weight_decay: float = 5e-4
+    warmup_steps: int = 0
+    schedule: str = "cosine"
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    augmentation: str = "none"
+    ema_decay: float = 0.0
+    amp: str = "no"
+    synthetic_share: float | None = None
+    synthetic_weight: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        choose(OPTIMISERS, self.optimiser, "optimiser")
+        choose(SCHEDULES, self.schedule, "schedule")
+        choose(AMP, self.amp, "amp")
+        augmentation(self.augmentation)
+        share = self.synthetic_share
+        for name, fine, wanted in (
+            ("steps", self.steps >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
+            ("warmup_steps", 0 <= self.warmup_steps <= self.steps, "0 to steps"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "0 to below 1"),
+            ("mixup", 0 <= self.mixup < math.inf, "at least 0"),
+            ("ema_decay", 0 <= self.ema_decay < 1, "0 to below 1"),
+            ("synthetic_share", share is None or 0 <= share <= 1, "0 to 1, or null"),
+            ("synthetic_weight", 0 <= self.synthetic_weight < math.inf, "at least 0"),
+        ):
+            if not fine:
+                raise UserError(f"{name} must be {wanted}; got {getattr(self, name)}")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of the step, counted from 0."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        return self.learning_rate * SCHEDULES[self.schedule](progress)
+
+
+class Learner:
+    """A classifier that is being trained.
+
+    Started by ``accelerate launch`` it trains on all devices at once: each process takes its
+    share of every batch, and only the main one writes.
+
+    Args:
+        classifier: what to train, in place; it is moved to the device.
+        settings: how.
+        device: where; None takes what accelerate finds (a GPU where there is one).
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        settings: TrainSettings,
+        device: str | torch.device | None = None,
+    ):
+        self.settings = settings
+        self.step = 0
+        # placement and mixed precision are ours: accelerate fixes both once for the whole process
+        self._accelerator = Accelerator(device_placement=False)
+        self.device = self._accelerator.device if device is None else torch.device(device)
+        self.model = classifier.to(self.device)
+        self._average = _averaging(self.model, settings.ema_decay)
+        self._optimiser = OPTIMISERS[settings.optimiser](
+            _groups(self.model, settings.weight_decay), settings.learning_rate
+        )
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=settings.amp == "fp16")
+        self._parallel = self._accelerator.prepare_model(self.model)
+
+    @property
+    def averaged(self) -> Classifier:
+        """The exponential moving average of the weights (norm statistics of the live model).
+
+        The live model itself where ``ema_decay`` is 0.
+        """
+        return self.model if self._average is None else cast(Classifier, self._average.module)
+
+    def train(
+        self,
+        pool: Pool,
+        until_step: int,
+        on_step: Callable[[int, float], None] | None = None,
+    ) -> dict[str, float]:
+        """Train from the present step up to ``until_step``; the model comes back in eval mode.
+
+        The loss is the cross-entropy of the batch, averaged with the images' weights.
+
+        Args:
+            pool: what to train on.
+            until_step: at most the settings' ``steps``; nothing happens if it is reached already.
+            on_step: told the number of steps done and the loss of the last.
+
+        Returns:
+            "loss": mean over these steps, in nats (nan without a step); "steps": how many;
+            "synthetic": part of the drawn images that was synthetic.
+
+        Raises:
+            Diverged: the loss is not finite.
+            UserError: the pool is empty or its labels do not fit, or the schedule is over.
+        """
+        if until_step > self.settings.steps:
+            raise UserError(
+                f"cannot train until step {until_step}: the schedule ends at {self.settings.steps};"
+                " raise steps in the training settings"
+            )
+        _fits(pool, self.model.classes)
+        pool = pool.reweighted(self.settings.synthetic_weight)
+        losses, synthetic = [], []
+        self.model.train()
+        try:
+            while self.step < until_step:
+                loss, share = self._advance(pool)
+                losses.append(loss)
+                synthetic.append(share)
+                if on_step is not None:
+                    on_step(self.step, loss)
+        finally:
+            self.model.eval()
+            self._optimiser.zero_grad()
+        count = len(losses)
+        return {
+            "loss": sum(losses) / count if count else math.nan,
+            "steps": float(count),
+            "synthetic": sum(synthetic) / count if count else 0.0,
+        }
+
+    def _advance(self, pool: Pool) -> tuple[float, float]:
+        """One step; its loss and the synthetic part of its batch."""
+        settings, ours = self.settings, self._accelerator
+        drawn = pool.batch(self.step, settings.seed, settings.batch_size, settings.synthetic_share)
+        mine = drawn[ours.process_index :: ours.num_processes]
+        whole = pool.weights[drawn].sum() / ours.num_processes
+        weights = (pool.weights[mine] / whole).to(self.device)
+        images = pool.images[mine].to(self.device).float() / 255
+        labels = pool.labels[mine].to(self.device)
+        images = augmentation(settings.augmentation)(
+            images, settings.seed + ours.process_index, self.step
+        )
+        with seeded(settings.seed, "step", self.step, ours.process_index):
+            loss = self._loss(images, labels, weights)
+        seen = float(cast(Tensor, ours.reduce(loss.detach(), "sum"))) / ours.num_processes
+        if not math.isfinite(seen):
+            raise Diverged(
+                f"the loss became {seen} in step {self.step} (learning rate "
+                f"{settings.rate(self.step):g}, amp {settings.amp}): lower the learning rate, "
+                "lengthen the warmup, or set amp to 'no'"
+            )
+        self._update(loss)
+        return seen, float(pool.synthetic[drawn].float().mean())
+
+    def _loss(
+        self, images: Images, labels: Int[Tensor, " b"], weights: Float[Tensor, " b"]
+    ) -> Float[Tensor, ""]:
+        share, other = 1.0, torch.arange(len(images), device=images.device)
+        if self.settings.mixup > 0:
+            alpha = torch.tensor(self.settings.mixup)
+            share = float(torch.distributions.Beta(alpha, alpha).sample())
+            other = torch.randperm(len(images)).to(images.device)
+            images = share * images + (1 - share) * images[other]
+        precision = AMP[self.settings.amp]
+        with torch.autocast(self.device.type, precision, enabled=precision is not None):
+            logits = self._parallel(images).float()
+        own = self._cross_entropy(logits, labels) * weights
+        if self.settings.mixup == 0:
+            return own.sum()
+        mixed = self._cross_entropy(logits, labels[other]) * weights[other]
+        return (share * own + (1 - share) * mixed).sum()
+
+    def _cross_entropy(
+        self, logits: Float[Tensor, "b classes"], labels: Int[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
+        smoothing = self.settings.label_smoothing
+        return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+
+    def _update(self, loss: Float[Tensor, ""]) -> None:
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.settings.rate(self.step)
+        self._optimiser.zero_grad()
+        self._accelerator.backward(self._scaler.scale(loss))
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        if self._average is not None:
+            self._average.update_parameters(self.model)
+        self.step += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that training goes on from: "tensors" by name, and JSON-able "numbers"."""
+        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        if self._average is not None:
+            tensors |= {f"average.{name}": t for name, t in self._average.state_dict().items()}
+        for index, entries in self._optimiser.state_dict()["state"].items():
+            for name, value in entries.items():
+                if value is not None:
+                    tensors[f"optimiser.{index}.{name}"] = torch.as_tensor(value)
+        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+        numbers = {
+            "step": self.step,
+            "settings": asdict(self.settings),
+            "classes": self.model.classes,
+            "scaler": self._scaler.state_dict(),
+        }
+        return {"tensors": tensors, "numbers": numbers}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there.
+
+        Raises:
+            UserError: it is of other settings or of another network.
+        """
+        tensors, numbers = state["tensors"], state["numbers"]
+        mine = {"classes": self.model.classes, **asdict(self.settings)}
+        theirs = {"classes": numbers["classes"], **numbers["settings"]}
+        changed = sorted(k for k in mine | theirs if mine.get(k) != theirs.get(k))
+        if changed:
+            raise UserError(
+                "the saved training state is of other settings: "
+                + ", ".join(f"{k} was {theirs.get(k)}, is {mine.get(k)}" for k in changed)
+                + "; take the old settings, or start a new run"
+            )
+        try:
+            self.model.load_state_dict(_under("model.", tensors))
+            if self._average is not None:
+                self._average.load_state_dict(_under("average.", tensors))
+        except RuntimeError as error:
+            raise UserError(f"the saved training state is of another network: {error}") from error
+        trained = [p for group in self._optimiser.param_groups for p in group["params"]]
+        entries: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in _under("optimiser.", tensors).items():
+            index, _, name = key.partition(".")
+            entries.setdefault(int(index), {})[name] = _laid_out(tensor, trained[int(index)])
+        groups = self._optimiser.state_dict()["param_groups"]
+        self._optimiser.load_state_dict({"state": entries, "param_groups": groups})
+        self._scaler.load_state_dict(numbers["scaler"])
+        self.step = numbers["step"]
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to one safetensors file, whole or not at all."""
+        if self._accelerator.is_main_process:
+            state = self.state_dict()
+            written = save(state["tensors"], metadata={"numbers": json.dumps(state["numbers"])})
+            _write(Path(path), written)
+        self._accelerator.wait_for_everyone()
+
+    def load(self, path: str | Path) -> None:
+        """Go on from a file that :meth:`save` wrote.
+
+        Raises:
+            UserError: it is not there, not such a file, or of other settings.
+        """
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                numbers = json.loads((file.metadata() or {})["numbers"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except (OSError, SafetensorError, KeyError) as error:
+            raise UserError(f"'{path}' is not a saved training state: {error}") from error
+        self.load_state_dict({"tensors": tensors, "numbers": numbers})
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Sixteen hex digits that name the weights and buffers by their names, types and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _averaging(model: Classifier, decay: float) -> AveragedModel | None:
+    if decay == 0:
+        return None
+
+    def average(mean: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
+        return mean.lerp(new, 1 - min(decay, (1 + int(steps)) / (10 + int(steps))))
+
+    averaged = AveragedModel(model, avg_fn=average)
+    averaged.eval().requires_grad_(False)
+    return averaged
+
+
+def _groups(model: nn.Module, weight_decay: float) -> Parameters:
+    """Weights, which decay, and biases and norms, which do not."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _fits(pool: Pool, classes: int) -> None:
+    if len(pool) == 0:
+        raise UserError("nothing to train on: the pool has no image")
+    low, high = int(pool.labels.min()), int(pool.labels.max())
+    if low < 0 or high >= classes:
+        raise UserError(
+            f"labels must be 0 to {classes - 1}, as the model has {classes} classes; "
+            f"got {low} to {high}"
+        )
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A copy, in the parameter's memory format if it has its shape: sums come out bit for bit."""
+    if tensor.shape != parameter.shape:
+        return tensor.clone()
+    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor).detach()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,5 @@
+"""The embedded default: a procedural land-cover world and a small generator that knows it."""
+
+from pathlib import Path
+
+LAND_COVER = Path(__file__).parent / "land_cover"  # a diffusers folder; its card is README.md there

@@ -1,0 +1,97 @@
+"""What the embedded generator learns from: rendered tiles, and EuroSAT's train rows.
+
+A domain is images with captions that tell it from the other. Captions use several wordings of a
+class, so that the attention of the class word means something.
+
+Helber et al. (2019), EuroSAT, https://arxiv.org/abs/1709.00029.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from activegen.records import UserError
+from activegen.zoo import world
+
+SIZE = 64
+
+EUROSAT_WORDS: dict[str, tuple[str, ...]] = {
+    "AnnualCrop": ("annual crops", "cropland"),
+    "Forest": ("a forest", "woodland"),
+    "HerbaceousVegetation": ("herbaceous vegetation", "scrub"),
+    "Highway": ("a highway", "a motorway"),
+    "Industrial": ("industrial buildings", "an industrial area"),
+    "Pasture": ("a pasture", "grazing land"),
+    "PermanentCrop": ("permanent crops", "an orchard"),
+    "Residential": ("a residential area", "a suburb"),
+    "River": ("a river", "a stream"),
+    "SeaLake": ("a lake", "the sea"),
+}
+EUROSAT_TEMPLATE = "a satellite photo of {word}"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Images of one domain and the captions each may have.
+
+    Args:
+        name: of the domain.
+        images: (n, 64, 64, 3) uint8.
+        captions: for each image the captions to draw from, most plain first.
+        labels: for each image its class name.
+        any_orientation: may be flipped and turned by 90 degrees without becoming untrue.
+    """
+
+    name: str
+    images: np.ndarray
+    captions: list[tuple[str, ...]]
+    labels: list[str]
+    any_orientation: bool
+
+
+def eurosat(path: Path, split: str = "train") -> Domain:
+    """EuroSAT from a folder of parquet files ``eurosat_rgb_<split>.parquet``.
+
+    Raises:
+        UserError: the file is missing.
+    """
+    file = path / f"eurosat_rgb_{split}.parquet"
+    if not file.exists():
+        raise UserError(f"{file} is missing; give the folder of EuroSAT's parquet files")
+    table = pq.read_table(file, columns=["image", "label"])
+    names = list(EUROSAT_WORDS)
+    labels = [
+        label if isinstance(label, str) else names[label] for label in table["label"].to_pylist()
+    ]
+    images = np.stack([_rgb(data) for data in table["image"].to_pylist()])
+    prompts = {
+        name: tuple(EUROSAT_TEMPLATE.format(word=word) for word in words)
+        for name, words in EUROSAT_WORDS.items()
+    }
+    return Domain("eurosat", images, [prompts[label] for label in labels], labels, True)
+
+
+def rendered(count: int, seed: int, tail: bool = True) -> Domain:
+    """``count`` rendered tiles, classes in turn; the rare modes among them if ``tail``."""
+    images, captions, labels = [], [], []
+    for index, rng in enumerate(_rngs(seed, count)):
+        tile = world.draw_tile(rng, world.CLASSES[index % len(world.CLASSES)], tail=tail)
+        images.append(world.render(tile, int(rng.integers(2**31)), SIZE))
+        plain = tuple(world.TEMPLATE.format(word=word) for word in world.WORDS[tile.landcover])
+        detailed = tuple(world.caption(tile, rng, detail) for detail in (1, 2, 3))
+        captions.append(plain + detailed)
+        labels.append(tile.landcover)
+    return Domain("world", np.stack(images), captions, labels, False)
+
+
+def _rngs(seed: int, count: int) -> Iterator[np.random.Generator]:
+    return (np.random.default_rng((seed, index)) for index in range(count))
+
+
+def _rgb(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

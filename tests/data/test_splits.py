@@ -1,0 +1,106 @@
+"""Every part holds every class, depends on the seed alone, and shares nothing with the others."""
+
+import numpy as np
+import pytest
+import torch
+
+from activegen.data.images import RealImages
+from activegen.data.splits import by_hash, few_shot, folds, held_out
+from activegen.records import UserError
+
+LABELS = tuple([0] * 20 + [1] * 7 + [2] * 40)
+
+
+def numbered(index: int) -> torch.Tensor:
+    return torch.full((3, 2, 2), index, dtype=torch.uint8)
+
+
+MANY = RealImages("many", ("a", "b", "c"), tuple(f"i{n}" for n in range(67)), LABELS, numbered)
+
+
+def counts(images: RealImages) -> list[int]:
+    return [len(positions) for positions in images.by_class().values()]
+
+
+def test_few_shot() -> None:
+    few = few_shot(MANY, 3, seed=1)
+    assert counts(few) == [3, 3, 3]
+    assert few.ids == few_shot(MANY, 3, seed=1).ids
+    assert few.ids != few_shot(MANY, 3, seed=2).ids
+    assert set(few.ids) < set(few_shot(MANY, 5, seed=1).ids)
+    for at, id in enumerate(few.ids):
+        assert f"i{int(few.image(at)[0, 0, 0])}" == id
+
+
+def test_few_shot_is_the_same_on_every_machine() -> None:
+    order = np.random.default_rng((5, 1)).permutation(7)[:2]
+    assert few_shot(MANY, 2, seed=5).ids[2:4] == tuple(f"i{20 + n}" for n in sorted(order))
+
+
+def test_too_few_says_how_many_there_are() -> None:
+    with pytest.raises(UserError, match="class 'b' has 7 images, but 8 are asked for"):
+        few_shot(MANY, 8, seed=0)
+    with pytest.raises(UserError, match="per_class is 0"):
+        few_shot(MANY, 0, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.25, [5, 2, 10]), (0.01, [1, 1, 1]), (0.99, [19, 6, 39])]
+)
+def test_held_out_has_a_share_of_each_class(share: float, expected: list[int]) -> None:
+    rest, held = held_out(MANY, share, seed=3)
+    assert counts(held) == expected
+    assert sorted(rest.ids + held.ids) == sorted(MANY.ids)
+    assert held.ids == held_out(MANY, share, seed=3)[1].ids
+    assert held.ids != held_out(MANY, share, seed=4)[1].ids
+
+
+def test_one_image_cannot_be_on_both_sides() -> None:
+    with pytest.raises(UserError, match="class 'a' has 1 images"):
+        held_out(MANY.subset([0, 20, 21, 30, 31]), 0.5, seed=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0])
+def test_a_share_is_between_zero_and_one(share: float) -> None:
+    with pytest.raises(UserError, match="share"):
+        held_out(MANY, share, seed=0)
+
+
+def test_folds_cover_everything_once() -> None:
+    parts = folds(MANY, 5, seed=2)
+    assert sorted(id for _, held in parts for id in held.ids) == sorted(MANY.ids)
+    for rest, held in parts:
+        assert sorted(rest.ids + held.ids) == sorted(MANY.ids)
+        assert all(counts(held))
+        assert all(counts(rest))
+    assert max(len(held) for _, held in parts) - min(len(held) for _, held in parts) <= 1
+    assert [held.ids for _, held in parts] == [held.ids for _, held in folds(MANY, 5, seed=2)]
+
+
+def test_folds_need_an_image_each() -> None:
+    with pytest.raises(UserError, match="class 'b' has 7 images, but 8 folds"):
+        folds(MANY, 8, seed=0)
+    with pytest.raises(UserError, match="k is 1"):
+        folds(MANY, 1, seed=0)
+
+
+def test_hashed_splits_have_their_shares_of_each_class() -> None:
+    split = by_hash(MANY.ids, MANY.labels)
+    of = [[split[n] for n in positions] for positions in MANY.by_class().values()]
+    assert [part.count("test") for part in of] == [4, 1, 8]
+    assert [part.count("val") for part in of] == [2, 1, 4]
+    assert [part.count("train") for part in of] == [14, 5, 28]
+
+
+def test_hashed_splits_follow_the_id_not_the_order() -> None:
+    split = dict(zip(MANY.ids, by_hash(MANY.ids, MANY.labels), strict=True))
+    turned = by_hash(MANY.ids[::-1], MANY.labels[::-1])
+    assert dict(zip(MANY.ids[::-1], turned, strict=True)) == split
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(1, {"train"}), (2, {"train", "test"}), (3, {"train", "test", "val"})],
+)
+def test_small_classes_are_trained_on_first(count: int, expected: set[str]) -> None:
+    assert set(by_hash([str(n) for n in range(count)], [0] * count)) == expected

@@ -1,0 +1,273 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from activegen.records import UnknownWord, UserError
+from activegen.tasks.classifier import Classifier
+from activegen.tasks.evaluate import evaluate
+from activegen.tasks.learner import Diverged, Learner, TrainSettings, weights_hash
+from activegen.tasks.networks import build
+from activegen.tasks.pool import Pool
+from activegen.tasks.seeding import seeded
+
+SETTINGS = TrainSettings(
+    steps=8,
+    batch_size=6,
+    learning_rate=0.05,
+    warmup_steps=2,
+    augmentation="land_cover",
+    mixup=0.2,
+    label_smoothing=0.1,
+    ema_decay=0.9,
+    synthetic_share=0.4,
+)
+
+
+def colours(count, seed=0, synthetic=0):
+    """Noisy red, green and blue images."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    images = torch.rand(count, 3, 16, 16, generator=rng)
+    images[torch.arange(count), labels] += 0.3
+    marks = torch.arange(count) >= count - synthetic
+    bytes_ = (images.clamp(0, 1) * 255).to(torch.uint8)
+    return Pool(bytes_, labels, torch.ones(count), marks)
+
+
+def learner(settings=SETTINGS, seed=0):
+    with seeded(seed):
+        return Learner(build("small", 3, 16), settings, "cpu")
+
+
+def test_it_learns_three_colours():
+    ours = learner(TrainSettings(steps=40, batch_size=24, ema_decay=0.9, augmentation="flips"))
+    test = colours(60, seed=1)
+    ours.train(colours(60), 40)
+    assert evaluate(ours.model, test.images, test.labels).accuracy > 0.95
+    assert evaluate(ours.averaged, test.images, test.labels).accuracy > 0.95
+
+
+@pytest.mark.parametrize("optimiser, rate", [("sgd", 0.05), ("adamw", 1e-3)])
+@pytest.mark.parametrize("amp", ["no", "bf16"])
+def test_interrupted_and_resumed_is_uninterrupted(tmp_path, optimiser, rate, amp):
+    settings = replace(SETTINGS, optimiser=optimiser, learning_rate=rate, amp=amp)
+    pool = colours(20, synthetic=5)
+    whole = learner(settings)
+    whole.train(pool, 4)
+    told = whole.train(pool, 8)
+
+    first = learner(settings)
+    first.train(pool, 4)
+    first.save(tmp_path / "state.safetensors")
+    torch.rand(17)  # somebody else draws in between
+    second = learner(settings, seed=99)
+    second.load(tmp_path / "state.safetensors")
+    assert second.step == 4
+    assert weights_hash(second.model) == weights_hash(first.model)
+    assert second.train(pool, 8) == told
+    assert weights_hash(second.model) == weights_hash(whole.model)
+    assert weights_hash(second.averaged) == weights_hash(whole.averaged)
+
+
+def test_training_does_not_touch_the_global_generator():
+    before = torch.get_rng_state()
+    ours = learner()
+    ours.train(colours(12), 2)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_seed_matters():
+    pool = colours(20)
+    hashes = set()
+    for seed in (0, 1):
+        ours = learner(replace(SETTINGS, seed=seed))
+        ours.train(pool, 2)
+        hashes.add(weights_hash(ours.model))
+    assert len(hashes) == 2
+
+
+def test_averaged_weights_differ_and_norm_statistics_do_not():
+    ours = learner()
+    ours.train(colours(20), 4)
+    assert ours.averaged is not ours.model
+    live, mean = ours.model.state_dict(), ours.averaged.state_dict()
+    assert not torch.equal(live["network.0.weight"], mean["network.0.weight"])
+    assert torch.equal(live["network.1.running_var"], mean["network.1.running_var"])
+
+
+def test_the_average_is_what_the_docstring_says():
+    ours = learner(replace(SETTINGS, ema_decay=0.5))
+    states = []
+    ours.train(colours(20), 3, lambda *_: states.append(ours.model.network[0].weight.clone()))
+    mean = states[0]
+    for step, state in enumerate(states[1:], start=1):
+        decay = min(0.5, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * state
+    assert torch.allclose(ours.averaged.network[0].weight, mean, atol=1e-7)
+
+
+def test_without_averaging_the_live_model_is_given():
+    ours = learner(replace(SETTINGS, ema_decay=0.0))
+    assert ours.averaged is ours.model
+
+
+def test_images_of_weight_zero_do_not_matter():
+    pool, noise = colours(12), colours(5, seed=3)
+    ignored = Pool(noise.images, (noise.labels + 1) % 3, torch.zeros(5), noise.synthetic)
+    hashes = []
+    for this in (pool, pool + ignored):
+        ours = learner(replace(SETTINGS, synthetic_share=None))
+        ours.train(this, 3)
+        hashes.append(weights_hash(ours.model))
+    assert hashes[0] == hashes[1]
+
+
+def test_synthetic_weight_zero_is_real_only():
+    mixed = colours(16, synthetic=4)
+    real = Pool(mixed.images[:12], mixed.labels[:12], mixed.weights[:12], mixed.synthetic[:12])
+    hashes = []
+    for this in (mixed, real):
+        ours = learner(replace(SETTINGS, synthetic_weight=0.0))
+        ours.train(this, 3)
+        hashes.append(weights_hash(ours.model))
+    assert hashes[0] == hashes[1]
+
+
+class Constant(nn.Module):
+    """The same logits for every image."""
+
+    def __init__(self, *logits):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits))
+
+    def forward(self, x):
+        return self.logits.expand(len(x), -1)
+
+
+def test_the_loss_is_weighted_per_image():
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    pool = Pool(images, torch.tensor([0, 1]), torch.tensor([3.0, 1.0]), torch.zeros(2).bool())
+    odds = torch.tensor([0.8, 0.2]).log().tolist()
+    ours = Learner(Classifier(Constant(*odds), 2), TrainSettings(steps=1, batch_size=2), "cpu")
+    loss = ours.train(pool, 1)["loss"]
+    assert loss == pytest.approx(-(3 * math.log(0.8) + math.log(0.2)) / 4, abs=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change():
+    ours = Learner(Classifier(Constant(math.inf, 0.0), 2), TrainSettings(steps=3), "cpu")
+    before = weights_hash(ours.model)
+    pool = colours(3)
+    two = Pool(pool.images, pool.labels % 2, pool.weights, pool.synthetic)
+    with pytest.raises(Diverged, match=r"nan in step 0.*lower the learning rate"):
+        ours.train(two, 3)
+    assert weights_hash(ours.model) == before
+    assert ours.step == 0
+
+
+def test_it_tells_each_step_and_goes_on_from_there():
+    heard = []
+    ours = learner()
+    pool = colours(12, synthetic=4)
+    first = ours.train(pool, 3, lambda step, loss: heard.append((step, loss)))
+    assert [step for step, _ in heard] == [1, 2, 3]
+    assert first["loss"] == pytest.approx(sum(loss for _, loss in heard) / 3)
+    assert first["steps"] == 3
+    assert ours.train(pool, 5)["steps"] == 2
+    assert ours.step == 5
+    nothing = ours.train(pool, 5)
+    assert nothing["steps"] == 0 and math.isnan(nothing["loss"])
+    assert not ours.model.training
+
+
+def test_it_does_not_train_past_its_schedule():
+    with pytest.raises(UserError, match="schedule ends at 8"):
+        learner().train(colours(6), 9)
+
+
+def test_labels_without_a_class_are_told():
+    pool = colours(6)
+    with pytest.raises(UserError, match="0 to 2"):
+        learner().train(Pool(pool.images, pool.labels + 1, pool.weights, pool.synthetic), 1)
+
+
+def test_a_failed_write_leaves_the_old_state_alone(tmp_path, monkeypatch):
+    path = tmp_path / "state.safetensors"
+    ours = learner()
+    ours.save(path)
+    old = path.read_bytes()
+    ours.train(colours(6), 1)
+
+    def full(_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="full"):
+        ours.save(path)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_state_of_other_settings_is_refused(tmp_path):
+    learner().save(tmp_path / "state")
+    with pytest.raises(UserError, match=r"learning_rate was 0.05, is 0.1"):
+        learner(replace(SETTINGS, learning_rate=0.1)).load(tmp_path / "state")
+
+
+def test_a_state_of_another_network_is_refused(tmp_path):
+    learner().save(tmp_path / "state")
+    other = Learner(Classifier(Constant(0.0, 0.0, 0.0), 3), SETTINGS, "cpu")
+    with pytest.raises(UserError, match="another network"):
+        other.load(tmp_path / "state")
+
+
+def test_what_is_not_a_state_is_told(tmp_path):
+    with pytest.raises(UserError, match="not a saved training state"):
+        learner().load(tmp_path / "none")
+    (tmp_path / "junk").write_bytes(b"junk")
+    with pytest.raises(UserError, match="not a saved training state"):
+        learner().load(tmp_path / "junk")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": math.nan},
+        {"warmup_steps": 2000},
+        {"ema_decay": 1.0},
+        {"synthetic_share": 1.5},
+        {"synthetic_weight": -1.0},
+        {"label_smoothing": 1.0},
+    ],
+)
+def test_settings_out_of_range_are_named(wrong):
+    with pytest.raises(UserError, match=f"{next(iter(wrong))} must be"):
+        TrainSettings(**wrong)
+
+
+@pytest.mark.parametrize("wrong", ["optimiser", "schedule", "amp", "augmentation"])
+def test_unknown_words_are_answered(wrong):
+    with pytest.raises(UnknownWord, match="choose one of"):
+        TrainSettings(**{wrong: "sdg"})
+
+
+def test_the_schedule_warms_up_and_falls_to_zero():
+    settings = TrainSettings(steps=10, warmup_steps=2, learning_rate=1.0)
+    rates = [settings.rate(step) for step in range(11)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[6] == pytest.approx(0.5)
+    assert rates[10] == pytest.approx(0.0)
+    assert replace(settings, schedule="constant").rate(9) == 1.0
+
+
+def test_the_hash_names_the_weights():
+    one, same = learner().model, learner().model
+    assert weights_hash(one) == weights_hash(same)
+    with torch.no_grad():
+        same.network[0].weight[0, 0, 0, 0] += 1
+    assert weights_hash(one) != weights_hash(same)
