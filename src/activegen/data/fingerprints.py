@@ -12,7 +12,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 SIDE = 16
 DIFFERENCE = 8 / 255  # root mean square of a near-copy's thumbnail, at most
 DECORRELATION = 0.05  # one minus the correlation with a near-copy's thumbnail, at most
-STRUCTURE = (0.25 / 255) ** 2  # variance; below, a thumbnail is flat
+STRUCTURE = (0.5 / 255) ** 2  # variance of light; far below, a thumbnail is flat
+LIGHT = (0.299, 0.587, 0.114)  # of red, green and blue, as JPEG has it
 QUERIES, CHUNK = 64, 4096  # thumbnails compared at once
 
 Thumbnails = Float[Tensor, "n 3 16 16"]  # 0 to 1
@@ -31,9 +32,11 @@ def nearest(
 
         max(rms / DIFFERENCE, (1 - correlation) / DECORRELATION)
 
-    for the best of the query's eight flips and turns. ``rms`` is over all values; ``correlation``
-    is of the thumbnails without the mean of each colour, so two flat images of one colour are not
-    alike unless both have no structure at all. 0 is a copy. An empty bank is infinitely far, at -1.
+    for the best of the query's eight flips and turns. ``rms`` is over all values. ``correlation``
+    is of the light without its mean, since JPEG keeps little of the structure of colour; what is
+    weaker than half an 8-bit level is no structure, so two flat images of one colour are alike, and
+    two quiet ones with structures of their own are not. 0 is a copy. An empty bank is infinitely
+    far, at -1.
     """
     if not len(query) or not len(bank):
         return query.new_full((len(query),), torch.inf), torch.full((len(query),), -1)
@@ -66,21 +69,25 @@ def _distances(
     query: Float[Tensor, "q 3 16 16"], bank: Float[Tensor, "b 3 16 16"]
 ) -> Float[Tensor, "q b"]:
     """Of each query to each of the bank, in units of the tolerance."""
-    query_mean, query_rest, query_square = _parts(query)
-    bank_mean, bank_rest, bank_square = _parts(bank)
-    product = query_rest @ bank_rest.T / query_rest.shape[1]
-    colour = (query_mean[:, None] - bank_mean).square().mean(-1)
-    squares = query_square[:, None] + bank_square - 2 * product + colour
-    scale = ((query_square[:, None] + STRUCTURE) * (bank_square + STRUCTURE)).sqrt()
-    correlation = (product + STRUCTURE) / scale
-    difference = squares.clamp_min(0).sqrt()
-    return torch.maximum(difference / DIFFERENCE, (1 - correlation) / DECORRELATION).clamp_min(0)
+    difference = _rms(query.flatten(1), bank.flatten(1))
+    query_light, bank_light = _light(query), _light(bank)
+    product = query_light @ bank_light.T / SIDE**2 + STRUCTURE
+    query_square, bank_square = (
+        light.square().mean(1) + STRUCTURE for light in (query_light, bank_light)
+    )
+    correlation = product / (query_square[:, None] * bank_square).sqrt()
+    return torch.maximum(difference / DIFFERENCE, (1 - correlation) / DECORRELATION)
 
 
-def _parts(
-    thumbnails: Float[Tensor, "n 3 16 16"],
-) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 768"], Float[Tensor, " n"]]:
-    """Mean of each colour, what is left without it, and its mean square."""
-    mean = thumbnails.mean((-2, -1))
-    rest = (thumbnails - mean[..., None, None]).flatten(1)
-    return mean, rest, rest.square().mean(1)
+def _rms(query: Float[Tensor, "q d"], bank: Float[Tensor, "b d"]) -> Float[Tensor, "q b"]:
+    """Root mean square of each difference, through one product of matrices."""
+    centre = bank.mean(0)  # small numbers lose less when they are squared
+    query, bank = query - centre, bank - centre
+    squares = query.square().sum(1)[:, None] + bank.square().sum(1) - 2 * query @ bank.T
+    return (squares.clamp_min(0) / query.shape[1]).sqrt()
+
+
+def _light(thumbnails: Float[Tensor, "n 3 16 16"]) -> Float[Tensor, "n 256"]:
+    """Light without its mean."""
+    light = torch.einsum("nchw,c->nhw", thumbnails, thumbnails.new_tensor(LIGHT)).flatten(1)
+    return light - light.mean(1, keepdim=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 from activegen.diffusion.attention import normalised
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.levels import Level, Solver, scheduler
-from activegen.diffusion.stable_diffusion import Conditioning, StableDiffusion
+from activegen.diffusion.model import Conditioning, DiffusionModel
 from activegen.records import Images, Latents, Prediction, TaskModel, UserError
 
 Variable = Literal["latents", "conditioning", "clean"]
@@ -58,7 +58,7 @@ class Batch:
         reference: latents of the real images to steer towards, where there are any.
     """
 
-    model: StableDiffusion
+    model: DiffusionModel
     sampling: Sampling
     noise: Latents
     rngs: tuple[torch.Generator, ...]

@@ -8,55 +8,20 @@ Rombach et al. (2022), https://arxiv.org/abs/2112.10752.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import diffusers
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from activegen.diffusion.attention import Recorder, focus
 from activegen.diffusion.decoders import FullDecoder
 from activegen.diffusion.levels import Level
+from activegen.diffusion.model import Conditioning, Denoised
 from activegen.records import Images, Latents, UserError, fingerprint
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """What the text says.
-
-    Args:
-        text: states of the prompts.
-        negative: states of the negative prompts, for classifier-free guidance.
-        focus: share of each token in the class word of its prompt.
-    """
-
-    text: Float[Tensor, "b n d"]
-    negative: Float[Tensor, "b n d"]
-    focus: Float[Tensor, "b n"]
-
-    def with_text(self, text: Float[Tensor, "b n d"]) -> "Conditioning":
-        """The same with other states of the prompts."""
-        return replace(self, text=text)
-
-
-@dataclass(frozen=True)
-class Denoised:
-    """One call of the denoiser.
-
-    Args:
-        output: what the scheduler takes, classifier-free guidance inside.
-        clean: E[z_0 | z_t].
-        attention: the class word's map where it was asked for, raw (softmax shares).
-    """
-
-    output: Latents
-    clean: Latents
-    attention: Float[Tensor, "b h w"] | None = None
 
 
 class StableDiffusion:

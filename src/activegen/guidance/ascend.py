@@ -1,6 +1,7 @@
 """Climb objectives: one backward, then a move of fixed length per image."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from jaxtyping import Float
@@ -9,8 +10,8 @@ from torch import Tensor
 from activegen.diffusion.levels import Level
 from activegen.diffusion.sampling import Batch, Estimate, Move, Route, Steering, Variable
 from activegen.guidance.objectives import Objective
-from activegen.guidance.regions import Everywhere, Region
-from activegen.records import UserError
+from activegen.guidance.regions import EVERYWHERE, Region
+from activegen.records import UnknownWord, UserError
 
 
 @dataclass(frozen=True)
@@ -22,23 +23,25 @@ class Ascend:
         clean:         clean += step * ||clean|| * g / ||g||,      the latents kept
 
     All norms are per image. The first is Huang et al. (2024), https://arxiv.org/abs/2403.06517,
-    whose nu is our ``step`` (0.05); their code divides by the norm over tokens, which makes its move
-    about 45 times longer, and also moves the unconditional half. The second is the update of
-    Askari Hemmat et al. (2024), the third is MPGD, He et al. (2024),
-    https://arxiv.org/abs/2311.16424. No second denoiser call is made: a changed text is used from the
-    next step on.
+    whose nu is our ``step`` (0.05). Differs from their code, which divides by the norm over tokens,
+    so that its move is about 45 times longer, and also moves the unconditional half. The second is
+    Askari Hemmat et al. (2023), https://arxiv.org/abs/2310.00158; the third is MPGD, He et al.
+    (2023), https://arxiv.org/abs/2311.16424, with the length relative to the moved tensor (ours).
+    No second denoiser call is made: a changed text is used from the next step on.
 
     Args:
         of: what is moved.
         through: "denoiser" differentiates the whole step, "decoder" takes the denoiser's output as
             constant (only for latents and clean, which then have the same direction).
         objectives: their values are summed; weigh them with ``Weighted``.
-        step: length of a move: in units of the moved tensor's norm, for the text in its own units.
+        step: length of a move: in units of the moved tensor's norm, for the text in its own units;
+            0 = unguided.
         radius: the text stays within this distance of the prompt's; 0 = no bound. Ours.
-        region: where latents may move.
+        region: where latents may move; the length of the move stays the same.
 
     Raises:
-        UserError: a combination that has no meaning.
+        UnknownWord: ``of`` or ``through`` is not one of the words above.
+        UserError: a combination or a number that has no meaning.
     """
 
     of: Variable
@@ -46,9 +49,12 @@ class Ascend:
     objectives: tuple[Objective, ...]
     step: float
     radius: float = 0.0
-    region: Region = Everywhere()
+    region: Region = EVERYWHERE
 
     def __post_init__(self):
+        for kind, word, known in (("variable", self.of, Variable), ("route", self.through, Route)):
+            if word not in get_args(known):
+                raise UnknownWord(kind, word, get_args(known))
         if not self.objectives:
             raise UserError("Ascend has no objectives; give at least one")
         if self.of == "conditioning" and self.through == "decoder":
@@ -57,6 +63,10 @@ class Ascend:
             raise UserError("the clean latents come after the denoiser; write through='decoder'")
         if self.of != "conditioning" and self.radius:
             raise UserError("radius bounds the text only; latents have no fixed origin")
+        if self.of == "conditioning" and self.region != EVERYWHERE:
+            raise UserError("region restricts latents; the text has no place in the picture")
+        if self.step < 0 or self.radius < 0:
+            raise UserError("step and radius are lengths, 0 or more; to descend, weigh by -1")
 
     def begin(self, batch: Batch) -> Steering:
         """For one batch."""
@@ -100,9 +110,16 @@ class _Ascending(Steering):
 
 
 def _norm(x: Tensor) -> Tensor:
-    return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
+    return _over(x, x.flatten(1).norm(dim=1))
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Per image; zero stays zero."""
-    return x / _norm(x).clamp_min(1e-30)
+    """Per image; zero stays zero. Divides by the largest first: squares would leave float32."""
+    largest = _over(x, x.flatten(1).abs().amax(1))
+    scaled = x / largest.clamp_min(torch.finfo(x.dtype).tiny)
+    return scaled / _norm(scaled).clamp_min(1)
+
+
+def _over(x: Tensor, each: Tensor) -> Tensor:
+    """One number per image, in a shape that broadcasts against ``x``."""
+    return each.view(-1, *[1] * (x.ndim - 1))

@@ -11,7 +11,7 @@ from torch import Tensor
 CAPACITY = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MemoryBank:
     """The latest latents of each class.
 
@@ -21,7 +21,7 @@ class MemoryBank:
 
     Args:
         latents: class id to (n, c, h, w).
-        spread: standard deviation of all latents.
+        spread: standard deviation of a latent about its class.
     """
 
     latents: Mapping[int, Tensor] = field(default_factory=lambda: MappingProxyType({}))
@@ -33,14 +33,9 @@ class MemoryBank:
         kept: dict[int, list[Tensor]] = {}
         for target, latents in pairs:
             kept.setdefault(target, []).append(latents)
-        stacked = {k: torch.stack(v[-capacity:]) for k, v in sorted(kept.items())}
-        every = (
-            torch.cat([v.float().flatten() for v in stacked.values()])
-            if stacked
-            else torch.zeros(1)
-        )
-        spread = float(every.std()) if len(every) > 1 else 1.0
-        return cls(MappingProxyType(stacked), spread if spread > 0 else 1.0)
+            del kept[target][:-capacity]
+        stacked = {target: torch.stack(kept[target]) for target in sorted(kept)}
+        return cls(MappingProxyType(stacked), _spread(stacked))
 
     def of_class(self, target: int) -> Tensor | None:
         """(n, c, h, w), or None."""
@@ -49,8 +44,15 @@ class MemoryBank:
     @property
     def id(self) -> str:
         """Sixteen hex digits of the content."""
-        digest = hashlib.sha256()
-        for target, latents in self.latents.items():
+        digest = hashlib.sha256(repr(self.spread).encode())
+        for target, latents in sorted(self.latents.items()):
             digest.update(f"{target}:{tuple(latents.shape)}".encode())
             digest.update(latents.float().contiguous().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def _spread(latents: Mapping[int, Tensor]) -> float:
+    """Pooled over the classes; 1 where no class has two different latents."""
+    squares = sum(float((v.float() - v.float().mean(0)).square().sum()) for v in latents.values())
+    free = sum(v[1:].numel() for v in latents.values())
+    return (squares / free) ** 0.5 if squares > 0 else 1.0

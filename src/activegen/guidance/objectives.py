@@ -72,8 +72,8 @@ class Repulsion(Objective):
 
     Huang et al. (2024), https://arxiv.org/abs/2403.06517, L_contra, with the class's memory bank b.
     Differs from the paper and its code in the margin, 200 and 100 there in latent units of one
-    resolution: ours is relative to the expected distance of two independent latents, so 1 is "as
-    far apart as strangers".
+    resolution: ours is relative to the expected distance of two independent latents of a class, so
+    1 is "as far apart as strangers".
 
     Args:
         bank: earlier latents by class; a class without any gives 0.
@@ -82,6 +82,10 @@ class Repulsion(Objective):
 
     bank: MemoryBank
     margin: float = 1.0
+
+    def active(self, level: Level) -> bool:
+        """Once there is something to stay away from."""
+        return len(self.bank.latents) > 0
 
     def value(self, estimate: Estimate) -> Float[Tensor, " b"]:
         """0 when far from everything, negative when near."""
@@ -92,7 +96,7 @@ class Repulsion(Objective):
                 values.append(clean.sum() * 0)
                 continue
             difference = (clean.float() - others.to(clean.device).float()).flatten(1)
-            # the root's gradient is not finite at 0: a copy is repelled by its other neighbours
+            # the root's gradient is not finite at 0: an exact copy has no direction to flee in
             distance = difference.square().sum(1).clamp_min(1e-12).sqrt()
             expected = self.bank.spread * (2 * difference.shape[1]) ** 0.5
             values.append(-torch.relu(self.margin - distance / expected).mean())
@@ -101,14 +105,14 @@ class Repulsion(Objective):
 
 @dataclass(frozen=True)
 class Weighted(Objective):
-    """``weight`` times another objective."""
+    """``weight`` times another objective; a negative weight descends."""
 
     weight: float
     inner: Objective
 
     def active(self, level: Level) -> bool:
-        """As the inner one."""
-        return self.inner.active(level)
+        """As the inner one; never with weight 0."""
+        return self.weight != 0 and self.inner.active(level)
 
     def value(self, estimate: Estimate) -> Float[Tensor, " b"]:
         """Weighted."""

@@ -2,17 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
-from torch import Tensor
 
 from activegen.diffusion.levels import Level
 from activegen.diffusion.sampling import Batch, Estimate, Steering
-from activegen.guidance.regions import Attention, Region
-from activegen.records import Latents, UserError
+from activegen.guidance.regions import ATTENTION, Region
+from activegen.records import Latents, UnknownWord, UserError
 
-NEGLIGIBLE = 0.01
+NEGLIGIBLE = 0.01  # share of the strength below which nothing is pulled
+
+Trajectory = Literal["deterministic", "ancestral"]
 
 
 @dataclass(frozen=True)
@@ -22,37 +23,52 @@ class ReferencePull:
         latents += weight(progress) * mask * (reference_t - latents)
         weight(progress) = strength * (1 - sigmoid((progress - until) / width))
 
-    Huang et al. (2024), https://arxiv.org/abs/2403.06517, whose gamma_t is our weight: about 1, then
+    Huang et al. (2024), https://arxiv.org/abs/2403.06517, whose gamma_t is our weight: about 1,
     0.5 at ``until`` and nothing later; their 12.5 of 40 steps is 0.3125, and one step is 0.025.
+    Differs from their code in the mask, see ``regions.Attention``, and in that a weight under 1 %
+    of the strength is 0.
 
     Args:
         mask: where; ``Everywhere()`` is their "image guidance" without the mask.
-        until: progress at which the weight is one half. A smaller value keeps less of the reference.
+        until: progress at which the weight is one half; smaller keeps less of the reference.
         width: of the sigmoid, in progress.
-        strength: 1 as in the paper; 0 pulls nothing.
+        strength: 0 to 1; 1 as in the paper, 0 = unguided.
         trajectory: "deterministic" noises the reference with the image's own first noise (ours);
             "ancestral" walks it down the same solver with the same noise at each step, as in their
-            code; it needs a solver that draws noise to differ from a straight walk.
+            code; with a solver that draws no noise that is a straight walk.
 
     Raises:
-        UserError: a batch without references.
+        UnknownWord: of ``trajectory``.
+        UserError: a number out of its range.
     """
 
-    mask: Region = Attention()
+    mask: Region = ATTENTION
     until: float = 0.3125
     width: float = 0.025
     strength: float = 1.0
-    trajectory: Literal["deterministic", "ancestral"] = "deterministic"
+    trajectory: Trajectory = "deterministic"
+
+    def __post_init__(self):
+        if self.trajectory not in get_args(Trajectory):
+            raise UnknownWord("trajectory", self.trajectory, get_args(Trajectory))
+        if not 0 <= self.strength <= 1:
+            raise UserError(f"strength is {self.strength}; give a share of the way, 0 to 1")
+        if self.width <= 0:
+            raise UserError(f"width is {self.width}; give a part of the progress, more than 0")
 
     def weight(self, progress: float) -> float:
         """The share of the way, 0 to ``strength``."""
         return self.strength / (1 + math.exp(min((progress - self.until) / self.width, 700)))
 
     def begin(self, batch: Batch) -> Steering:
-        """For one batch."""
+        """For one batch.
+
+        Raises:
+            UserError: the batch has no references.
+        """
         if batch.reference is None:
             raise UserError("ReferencePull needs a reference image for every request")
-        return _Pulling(self, batch, batch.reference)
+        return _Pulling(self, batch, batch.reference.to(batch.model.device))
 
 
 class _Pulling(Steering):
@@ -61,7 +77,8 @@ class _Pulling(Steering):
         self.walk = _Walk(batch, reference) if term.trajectory == "ancestral" else None
 
     def active(self, level: Level) -> bool:
-        return self.term.weight(level.progress) >= NEGLIGIBLE
+        weight = self.term.weight(level.progress)
+        return weight > 0 and weight >= NEGLIGIBLE * self.term.strength
 
     def wants_attention(self, level: Level) -> bool:
         return self.term.mask.wants_attention
@@ -70,23 +87,25 @@ class _Pulling(Steering):
         if self.walk is None:
             there = alpha * self.reference + sigma * self.noise
         else:
-            there = self.walk.step(estimate.level)
+            there = self.walk.latents_after(estimate.level)
         weight = self.term.weight(estimate.level.progress) * self.term.mask.mask(estimate)
-        return latents + weight * (there - latents)
+        return torch.lerp(latents, there, weight)
 
 
 class _Walk:
     """The reference on its own way through the same solver, with the same noise."""
 
     def __init__(self, batch: Batch, reference: Latents):
-        self.solver, self.reference = batch.solver(), reference
+        self.solver, self.reference, self.taken = batch.solver(), reference, 0
         self.rngs = [torch.Generator() for _ in batch.rngs]
         for mine, theirs in zip(self.rngs, batch.rngs, strict=True):
             mine.set_state(theirs.get_state())
         self.state = self.solver.start(batch.noise.to(reference))
 
-    def step(self, level: Level) -> Tensor:
-        seen = self.solver.latents(self.state, level)
-        output = level.output(self.reference, seen)
-        self.state = self.solver.step(output, level, self.state, self.rngs)
-        return self.solver.scaled(self.state, level.index + 1)
+    def latents_after(self, level: Level) -> Latents:
+        """Catches up first with the steps in which nobody asked."""
+        for step in self.solver.levels[self.taken : level.index + 1]:
+            output = step.output(self.reference, self.solver.latents(self.state, step))
+            self.state = self.solver.step(output, step, self.state, self.rngs)
+        self.taken = level.index + 1
+        return self.solver.scaled(self.state, self.taken)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from activegen.diffusion.sampling import Estimate
 class Region(ABC):
     """A mask made from what is known in a step."""
 
-    wants_attention: bool = False
+    wants_attention: ClassVar[bool] = False
 
     @abstractmethod
     def mask(self, estimate: Estimate) -> Float[Tensor, "b 1 h w"]:
@@ -30,6 +31,9 @@ class Everywhere(Region):
         return torch.ones_like(estimate.clean[:, :1])
 
 
+EVERYWHERE = Everywhere()
+
+
 @dataclass(frozen=True)
 class Attention(Region):
     """Where the class word looks: the running mean of its cross-attention, 0 to 1 per image.
@@ -41,12 +45,12 @@ class Attention(Region):
 
     Args:
         sharpness: 0 = as it is; above, a sigmoid of this slope around one half.
-        released_code: ones plus the attention, as in their repository.
+        released_code: ones plus the attention summed over the steps, as in their repository.
     """
 
+    wants_attention: ClassVar[bool] = True
     sharpness: float = 0.0
     released_code: bool = False
-    wants_attention: bool = True
 
     def mask(self, estimate: Estimate) -> Float[Tensor, "b 1 h w"]:
         """From the maps of the steps so far."""
@@ -59,3 +63,6 @@ class Attention(Region):
         if self.sharpness > 0:
             maps = torch.sigmoid((maps - 0.5) * self.sharpness)
         return resized(maps, size).unsqueeze(1)
+
+
+ATTENTION = Attention()

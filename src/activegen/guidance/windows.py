@@ -9,13 +9,16 @@ from torch import Tensor
 from activegen.diffusion.levels import Level
 from activegen.diffusion.sampling import Batch, Estimate, Move, Route, Steering, Term, Variable
 from activegen.guidance.objectives import Objective
-from activegen.records import Latents
+from activegen.records import Latents, UserError
 
 Inner = TypeVar("Inner", Term, Objective)
 
 
 class Windowed(Objective, Generic[Inner]):
-    """Passes everything on to ``inner``, but only at the levels that ``opens`` names."""
+    """Passes everything on to ``inner``, but only at the levels that :meth:`opens` names.
+
+    It is a term around a term and an objective around an objective; windows nest.
+    """
 
     inner: Inner
 
@@ -25,28 +28,43 @@ class Windowed(Objective, Generic[Inner]):
 
     def active(self, level: Level) -> bool:
         """Inside the window, and the inner objective's own windows."""
-        return self.opens(level) and (
-            not isinstance(self.inner, Objective) or self.inner.active(level)
-        )
+        return self.opens(level) and self._objective().active(level)
 
     def value(self, estimate: Estimate) -> Float[Tensor, " b"]:
         """Of the inner objective."""
-        assert isinstance(self.inner, Objective)
-        return self.inner.value(estimate)
+        return self._objective().value(estimate)
 
     def begin(self, batch: Batch) -> Steering:
-        """Of the inner term."""
-        assert isinstance(self.inner, Term)
+        """Of the inner term.
+
+        Raises:
+            UserError: the window is around an objective, which cannot stand alone.
+        """
+        if not isinstance(self.inner, Term):
+            raise UserError(f"{_name(self.inner)} is an objective; put it into an Ascend")
         return _Within(self, self.inner.begin(batch))
+
+    def _objective(self) -> Objective:
+        if not isinstance(self.inner, Objective):
+            raise UserError(f"{_name(self.inner)} is a term; put it into the list of guidance")
+        return self.inner
 
 
 @dataclass(frozen=True)
 class During(Windowed[Inner]):
-    """Only while ``start <= progress < stop``; 0 is the first step, 1 behind the last."""
+    """Only while ``start <= progress < stop``; 0 is the first step, 1 behind the last.
+
+    Raises:
+        UserError: the window is empty.
+    """
 
     start: float
     stop: float
     inner: Inner
+
+    def __post_init__(self):
+        if self.start >= self.stop:
+            raise UserError(f"a window from {self.start} to {self.stop} is empty; swap the two")
 
     def opens(self, level: Level) -> bool:
         """By progress."""
@@ -55,10 +73,18 @@ class During(Windowed[Inner]):
 
 @dataclass(frozen=True)
 class Every(Windowed[Inner]):
-    """Only in every ``stride``-th step, the first among them."""
+    """Only in every ``stride``-th step of the sampler, the first among them.
+
+    Raises:
+        UserError: the stride is not positive.
+    """
 
     stride: int
     inner: Inner
+
+    def __post_init__(self):
+        if self.stride < 1:
+            raise UserError(f"a stride of {self.stride} steps; give 1 or more")
 
     def opens(self, level: Level) -> bool:
         """By index."""
@@ -86,3 +112,7 @@ class _Within(Steering):
 
     def arrive(self, latents: Latents, estimate: Estimate, alpha: float, sigma: float) -> Latents:
         return self.inner.arrive(latents, estimate, alpha, sigma)
+
+
+def _name(inner: object) -> str:
+    return type(inner).__name__

@@ -63,7 +63,7 @@ class Classifier(nn.Module):
         features = heard[-1].float()[None] if heard else None
         return Prediction(logits.float()[None], features)
 
-    def _prepare(self, images: Images) -> Images:
+    def _prepare(self, images: Images) -> Float[Tensor, "b 3 height width"]:
         images = images.to(self.mean)
         if self.size is not None and images.shape[-2:] != self.size:
             images = functional.interpolate(images, self.size, mode="bilinear", antialias=True)

@@ -18,7 +18,7 @@ from activegen.tasks.seeding import derive
 
 
 @runtime_checkable
-class RealImages(Protocol):
+class Labelled(Protocol):
     """Labelled images that are there already."""
 
     @property
@@ -101,7 +101,7 @@ class Pool:
         )
 
 
-def gather(real: RealImages, size: int | tuple[int, int]) -> Pool:
+def gather(real: Labelled, size: int | tuple[int, int]) -> Pool:
     """All real images in memory, resized, each with weight 1."""
     if len(real) == 0:
         raise UserError("there is no real image to train on")

@@ -1,0 +1,76 @@
+"""What sampling and steering ask of a diffusion model; one adapter per family meets it."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from activegen.diffusion.levels import Level
+from activegen.records import Images, Latents
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the text says.
+
+    Args:
+        text: states of the prompts.
+        negative: states of the negative prompts, for classifier-free guidance.
+        focus: share of each token in the class word of its prompt.
+    """
+
+    text: Float[Tensor, "b n d"]
+    negative: Float[Tensor, "b n d"]
+    focus: Float[Tensor, "b n"]
+
+    def with_text(self, text: Float[Tensor, "b n d"]) -> "Conditioning":
+        """The same with other states of the prompts."""
+        return replace(self, text=text)
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """One call of the denoiser.
+
+    Args:
+        output: what the scheduler takes, classifier-free guidance inside.
+        clean: E[z_0 | z_t].
+        attention: the class word's map where it was asked for, raw (softmax shares).
+    """
+
+    output: Latents
+    clean: Latents
+    attention: Float[Tensor, "b h w"] | None = None
+
+
+@runtime_checkable
+class DiffusionModel(Protocol):
+    """The parts that draw a batch once its text is encoded."""
+
+    scheduler: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the latents live."""
+        ...
+
+    def denoise(
+        self,
+        latents: Latents,
+        conditioning: Conditioning,
+        level: Level,
+        cfg_scale: float,
+        attention: bool = False,
+    ) -> Denoised:
+        """One call of the denoiser, differentiable in latents and conditioning."""
+        ...
+
+    def full(self, latents: Latents) -> Images:
+        """The model's own decoder, differentiable and not clamped."""
+        ...
+
+    def decode(self, latents: Latents) -> Images:
+        """The finished pictures, 0 to 1."""
+        ...

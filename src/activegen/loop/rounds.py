@@ -1,0 +1,374 @@
+"""The closed loop: train, mine, propose, generate, judge, store, and train on.
+
+One function for both ways of the field. *Online*: the learner goes on from round to round, as in
+Huang et al. (2024), https://arxiv.org/abs/2403.06517, who generate after each epoch of the first half.
+*Offline* (``restart``): each round trains a new learner on all that was accepted before.
+
+A run that was killed goes on where it was: the store knows which images exist, each learner's state
+is saved at the end of its round and once a minute, and everything else follows from the seeds.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from activegen.data.fingerprints import thumbnail
+from activegen.data.images import RealImages
+from activegen.data.prompts import Prompts
+from activegen.data.splits import folds, held_out
+from activegen.diffusion.decoders import Decoder
+from activegen.diffusion.sampling import Sampling, Term
+from activegen.diffusion.stable_diffusion import StableDiffusion
+from activegen.guidance.memory_bank import MemoryBank
+from activegen.loop.executor import Executor, LocalExecutor
+from activegen.loop.generating import Generator, batches
+from activegen.loop.judging import Judge
+from activegen.loop.mining import Judged, MiningSettings, mine
+from activegen.loop.proposing import Origin, ProposalSettings, propose_guided, propose_plain
+from activegen.records import Request, TaskModel, UserError, Verdict, fingerprint
+from activegen.store import RoundStore, Store, from_png
+from activegen.tasks.evaluate import evaluate
+from activegen.tasks.learner import Learner, weights_hash
+from activegen.tasks.pool import Pool, gather, generated
+
+SAVE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """The rounds.
+
+    Args:
+        rounds: how often train and generate take turns; the last never generates.
+        generate_until: share of the rounds, from the first, that generate. Huang et al. (2024): half.
+        restart: each round trains a new learner for all steps, instead of going on.
+        batch: images drawn together; does not change any image beyond float tolerance.
+        evaluate_every: rounds between evaluations on the test images; the last always is one.
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    rounds: int = 10
+    generate_until: float = 0.5
+    restart: bool = False
+    batch: int = 16
+    evaluate_every: int = 1
+
+    def __post_init__(self):
+        if min(self.rounds, self.batch, self.evaluate_every) < 1:
+            raise UserError("loop: rounds, batch and evaluate_every must be at least 1")
+        if not 0 <= self.generate_until <= 1:
+            raise UserError("loop.generate_until must be between 0 and 1")
+
+    @property
+    def generating(self) -> int:
+        """How many rounds generate."""
+        return min(int(self.rounds * self.generate_until + 0.5), self.rounds - 1)
+
+
+@dataclass(frozen=True)
+class ArmSettings:
+    """What one arm of a comparison does; all have the same real images and optimiser steps.
+
+    Args:
+        generate: "none", "plain" (from prompts alone) or "guided" (from mistakes).
+        judge: check labels and copies; without, only what is no picture or leaks is rejected.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    generate: str = "guided"
+    judge: bool = True
+
+    def __post_init__(self):
+        if self.generate not in ("none", "plain", "guided"):
+            raise UserError(f"an arm generates none, plain or guided; not '{self.generate}'")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a recipe brings to the loop.
+
+    Args:
+        train: all labelled real images.
+        test: for reported figures alone.
+        size: height and width of the learner's images.
+        learner: makes an untrained one; the same each time.
+        prompts: of the classes.
+        model: loads the diffusion model, when the first round needs it.
+        sampling: how it draws.
+        steering: ways of drawing for the learner and the memory bank of a round.
+        decoder: for the pictures that gradients see; None = the model's own.
+        judge: of the arms that have one, and of those that have none.
+        loop, mining, proposal: settings.
+        seed: of splits, mining and proposals.
+        executor: carries out the drawing.
+    """
+
+    train: RealImages
+    test: RealImages
+    size: int
+    learner: Callable[[], Learner]
+    prompts: Prompts
+    model: Callable[[], StableDiffusion]
+    sampling: Sampling
+    steering: Callable[[TaskModel, MemoryBank], Mapping[str, Sequence[Term]]]
+    decoder: Callable[[StableDiffusion], Decoder | None]
+    judge: Callable[[ArmSettings], Judge]
+    loop: LoopSettings
+    mining: MiningSettings
+    proposal: ProposalSettings
+    seed: int = 0
+    executor: Executor = LocalExecutor()
+
+
+def active_generation(
+    parts: Parts, arm: str, settings: ArmSettings, folder: Path, recipe: str
+) -> Iterator[dict[str, Any]]:
+    """Runs one arm, or goes on with it; yields the summary of each round, past ones too.
+
+    Args:
+        parts: of the recipe.
+        arm: its name.
+        settings: of the arm.
+        folder: where its store and its learners live.
+        recipe: fingerprint of all settings that decide about the result.
+
+    Raises:
+        UserError: the folder belongs to another recipe, the disk is full, the training diverges.
+    """
+    run = _Run(parts, arm, settings, folder, recipe)
+    for number in range(parts.loop.rounds):
+        stored = run.store.round(number)
+        if not stored.complete:
+            stored.close(run.round(number, stored))
+        summary = stored.summary()
+        assert summary is not None
+        yield summary
+
+
+class _Run:
+    def __init__(self, parts: Parts, arm: str, settings: ArmSettings, folder: Path, recipe: str):
+        self.parts, self.arm, self.settings, self.folder = parts, arm, settings, folder
+        self.store = Store.create_or_open(str(folder / "store"), recipe, parts.train.classes)
+        self.recipe = recipe
+        self.judge = parts.judge(settings)
+        self.miners = _miners(parts, settings)
+        self.learners = {
+            name: parts.learner() for name in {"main", *(m.learner for m in self.miners)}
+        }
+        self.real = {name: gather(images, parts.size) for name, images in self._seen().items()}
+        self.everything = gather(parts.train, parts.size)
+        self.test = gather(parts.test, parts.size)
+        self._model: StableDiffusion | None = None
+
+    def round(self, number: int, stored: RoundStore) -> dict[str, Any]:
+        """Carries out one round up to its verdicts; the summary."""
+        seconds: dict[str, float] = {}
+        generating = self.settings.generate != "none" and number < self.parts.loop.generating
+        with _Clock(seconds, "train"):
+            self._train(number, miners=generating)
+        summary: dict[str, Any] = {"round": number, "step": self.learners["main"].step}
+        with _Clock(seconds, "evaluate"):
+            summary |= self._evaluated(number)
+        plan = stored.plan()
+        if plan is None:
+            with _Clock(seconds, "mine"):
+                plan = self._plan(number) if generating else []
+            stored.write_plan(plan)
+        if plan:
+            with _Clock(seconds, "generate"):
+                self._generate(plan, stored)
+        with _Clock(seconds, "judge"):
+            verdicts = stored.verdicts()
+            if verdicts is None:
+                verdicts = self.judge.verdicts(plan, stored.samples(), self._earlier(number))
+                stored.write_verdicts(verdicts)
+        return summary | _counts(verdicts) | {"seconds": seconds}
+
+    def _seen(self) -> dict[str, RealImages]:
+        """What each learner trains on before the mined images are merged."""
+        seen = {miner.learner: miner.seen for miner in self.miners}
+        return {"main": self.parts.train} | seen
+
+    def _train(self, number: int, miners: bool) -> None:
+        loop = self.parts.loop
+        synthetic = self._synthetic(number)
+        names = list(self.learners) if miners else ["main"]
+        for name in names:
+            learner = self.learners[name]
+            if loop.restart and number > 0:
+                learner = self.learners[name] = self.parts.learner()
+            # a held-out part is the learner's own again when there is nothing more to mine
+            real = self.real[name] if miners else self.everything
+            steps = learner.settings.steps
+            until = steps if loop.restart else round(steps * (number + 1) / loop.rounds)
+            self._restore(name, number)
+            self._train_one(learner, real + synthetic, until, self._file(name, number))
+            if number > 1:
+                self._file(name, number - 2).unlink(missing_ok=True)
+
+    def _restore(self, name: str, number: int) -> None:
+        """From this round's file, or in a new process from the file of the round before."""
+        learner, own = self.learners[name], self._file(name, number)
+        before = self._file(name, number - 1)
+        if own.exists():
+            learner.load(own)
+        elif learner.step == 0 and number > 0 and not self.parts.loop.restart:
+            learner.load(before)
+
+    def _train_one(self, learner: Learner, pool: Pool, until: int, file: Path) -> None:
+        saved = time.monotonic()
+
+        def save_now_and_then(step: int, loss: float) -> None:
+            nonlocal saved
+            if time.monotonic() - saved > SAVE_SECONDS:
+                learner.save(file)
+                saved = time.monotonic()
+
+        if learner.step < until:
+            learner.train(pool, until, save_now_and_then)
+            learner.save(file)
+
+    def _file(self, name: str, number: int) -> Path:
+        return self.folder / "learners" / f"{number:04d}-{name}.safetensors"
+
+    def _synthetic(self, number: int) -> Pool:
+        accepted = [sample for sample, _ in self.store.accepted(before_round=number)]
+        images = [from_png(sample.image) for sample in accepted]
+        size = self.parts.size
+        shape = torch.zeros(0, 3, size, size, dtype=torch.uint8)
+        labels = torch.tensor([s.request.target for s in accepted], dtype=torch.int64)
+        return generated(torch.stack(images) if images else shape, labels, size)
+
+    def _evaluated(self, number: int) -> dict[str, Any]:
+        loop = self.parts.loop
+        if (number + 1) % loop.evaluate_every and number + 1 < loop.rounds:
+            return {}
+        seen = evaluate(self.learners["main"].averaged, self.test.images, self.test.labels)
+        return {
+            "accuracy": seen.accuracy,
+            "per_class": list(seen.per_class),
+            "worst_class": seen.worst_class,
+            "ece": seen.ece,
+        }
+
+    def _plan(self, number: int) -> list[Request]:
+        parts = self.parts
+        rng = np.random.default_rng((parts.seed, number))
+        origin = Origin(number, self.arm, self._state())
+        classes, budget = parts.train.classes, parts.proposal.budget
+        if self.settings.generate == "plain":
+            return propose_plain(budget, classes, parts.prompts, origin, rng)
+        references = mine(self._judged(), budget, parts.mining, rng)
+        progress = number / max(parts.loop.generating - 1, 1)
+        return propose_guided(
+            references, classes, parts.prompts, parts.proposal, progress, origin, rng
+        )
+
+    def _judged(self) -> list[Judged]:
+        """Every image that can be mined, as a learner sees it that was not trained on it."""
+        judged = []
+        for miner in self.miners:
+            pool = gather(miner.unseen, self.parts.size)
+            seen = evaluate(self.learners[miner.learner].averaged, pool.images, pool.labels)
+            wrong = (seen.predictions != pool.labels).tolist()
+            rows = zip(
+                miner.unseen.ids, miner.unseen.labels, seen.losses.tolist(), wrong, strict=True
+            )
+            judged += [Judged(*row) for row in rows]
+        return judged
+
+    def _state(self) -> str:
+        """Names all that steers this round's images beside their requests."""
+        task = weights_hash(self.learners["main"].averaged)
+        return fingerprint({"task": task, "bank": self._bank().id, "recipe": self.recipe})
+
+    def _bank(self) -> MemoryBank:
+        complete = [k for k in self.store.rounds() if self.store.round(k).complete]
+        pairs = (
+            (sample.request.target, self._latents(sample.latents))
+            for sample, _ in self.store.accepted(before_round=max(complete, default=-1) + 1)
+        )
+        return MemoryBank.of(pairs)
+
+    def _latents(self, data: bytes) -> Tensor:
+        values = np.frombuffer(data, np.float16).reshape(self._diffusion().noise_shape)
+        return torch.from_numpy(values.copy())
+
+    def _diffusion(self) -> StableDiffusion:
+        if self._model is None:
+            self._model = self.parts.model()
+        return self._model
+
+    def _generate(self, plan: list[Request], stored: RoundStore) -> None:
+        parts, task = self.parts, self.learners["main"].averaged
+        model, train = self._diffusion(), parts.train
+        generator = Generator(
+            model=model,
+            sampling=parts.sampling,
+            steering=parts.steering(task, self._bank()),
+            reference=lambda id: train.image(train.index_of(id)),
+            task=task,
+            decoder=parts.decoder(model),
+            made_by=model.made_by(),
+        )
+        present = stored.shards()
+        missing = [job for job in batches(plan, parts.loop.batch) if job[0] not in present]
+        for number, samples in parts.executor.map(generator, missing):
+            stored.write_shard(number, samples)
+
+    def _earlier(self, number: int) -> Tensor:
+        images = [from_png(s.image) for s, _ in self.store.accepted(before_round=number)]
+        prints = [thumbnail(image) for image in images]
+        return torch.cat(prints) if prints else torch.zeros(0, 3, 16, 16)
+
+
+@dataclass(frozen=True)
+class _Miner:
+    """A learner, what it trains on, and what it therefore may judge."""
+
+    learner: str
+    seen: RealImages
+    unseen: RealImages
+
+
+def _miners(parts: Parts, settings: ArmSettings) -> list[_Miner]:
+    if settings.generate != "guided":
+        return []
+    if parts.mining.split == "held_out":
+        rest, held = held_out(parts.train, parts.mining.share, parts.seed)
+        return [_Miner("main", rest, held)]
+    pieces = folds(parts.train, parts.mining.folds, parts.seed)
+    return [_Miner(f"fold-{k}", rest, fold) for k, (rest, fold) in enumerate(pieces)]
+
+
+def _counts(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    return {
+        "proposed": len(verdicts),
+        "accepted": sum(verdict.accepted for verdict in verdicts),
+        "rejected": dict(sorted(Counter(v.reason for v in verdicts if not v.accepted).items())),
+    }
+
+
+class _Clock:
+    """Writes the seconds of a block into a dict."""
+
+    def __init__(self, seconds: dict[str, float], name: str):
+        self.seconds, self.name = seconds, name
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self.name] = round(time.perf_counter() - self.start, 3)

@@ -1,0 +1,140 @@
+"""A world solved by hand: every class is a colour, and pixels are Gaussian around it.
+
+    z_0 ~ N(mean, spread²) for each channel of each pixel, so
+    E[z_0 | z_t] = mean + gain * (z_t - alpha * mean),  gain = alpha s² / (alpha² s² + sigma²)
+
+Latents are the pictures themselves. The text of a prompt is its class's mean colour, one token, so
+gradients on the text move the colour. The class word looks at the left half.
+
+    world = gaussian.World()
+    drawn = sample(gaussian.batch(world, ["red", "blue"]), guidance)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from activegen.diffusion.levels import Level
+from activegen.diffusion.model import Conditioning, Denoised
+from activegen.diffusion.sampling import Batch, Sampling, seeded
+from activegen.records import Prediction
+
+COLOURS = {"red": (0.8, 0.2, 0.2), "green": (0.2, 0.8, 0.2), "blue": (0.2, 0.2, 0.8)}
+NAMES = list(COLOURS)
+
+
+class World:
+    """What ``Batch.model`` needs, in closed form.
+
+    ``calls`` counts the denoiser's; ``decodes`` the differentiable decoder's.
+    """
+
+    name = "gaussian"
+    device = torch.device("cpu")
+    attention_size = 4
+
+    def __init__(self, spread: float = 0.1, size: int = 4, prediction: str = "epsilon"):
+        self.spread, self.prediction = spread, prediction
+        self.noise_shape = (3, size, size)
+        self.scheduler = DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            prediction_type=prediction,
+            timestep_spacing="trailing",
+            clip_sample=False,
+            set_alpha_to_one=True,
+        )
+        self.calls = self.decodes = 0
+
+    def condition(
+        self, prompts: Sequence[str], words: Sequence[str], negative: str = ""
+    ) -> Conditioning:
+        """The words' colours; grey, or the named colour, is the negative."""
+        text = torch.tensor([COLOURS[word] for word in words]).unsqueeze(1)
+        grey = torch.tensor(COLOURS.get(negative, (0.5, 0.5, 0.5))).expand_as(text)
+        return Conditioning(text, grey, torch.ones(len(words), 1))
+
+    def gain(self, level: Level) -> float:
+        """d E[z_0 | z_t] / d z_t."""
+        alpha, variance = level.alpha, self.spread**2
+        return alpha * variance / (alpha**2 * variance + level.sigma**2)
+
+    def posterior(self, latents: Tensor, mean: Tensor, level: Level) -> Tensor:
+        """E[z_0 | z_t] for a mean colour (b, 3)."""
+        mean = mean.view(len(latents), 3, 1, 1)
+        return mean + self.gain(level) * (latents - level.alpha * mean)
+
+    def denoise(
+        self,
+        latents: Tensor,
+        conditioning: Conditioning,
+        level: Level,
+        cfg_scale: float,
+        attention: bool = False,
+    ) -> Denoised:
+        """With classifier-free guidance, as diffusers has it."""
+        self.calls += 1
+        clean = self.posterior(latents, conditioning.text.mean(1), level)
+        if cfg_scale > 1:
+            without = self.posterior(latents, conditioning.negative.mean(1), level)
+            clean = without + cfg_scale * (clean - without)
+        maps = self.looks(latents) if attention else None
+        return Denoised(level.output(clean, latents), clean, maps)
+
+    @staticmethod
+    def looks(latents: Tensor) -> Tensor:
+        """Raw attention of the class word: 0.6 on the left half, 0.1 on the right."""
+        maps = torch.full_like(latents[:, 0].detach(), 0.1)
+        maps[..., : latents.shape[-1] // 2] = 0.6
+        return maps
+
+    def full(self, latents: Tensor) -> Tensor:
+        """Pictures are latents; differentiable, not clamped."""
+        self.decodes += 1
+        return latents * 1.0
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents are pictures."""
+        return images * 1.0
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The finished picture, 0 to 1."""
+        return latents.clamp(0, 1)
+
+    def made_by(self) -> dict[str, str]:
+        return {"model": self.name, "revision": str(self.spread)}
+
+
+@dataclass
+class Colours:
+    """A task model: logits are minus the squared distance of the mean colour, times sharpness."""
+
+    sharpness: float = 10.0
+    calls: int = 0
+
+    def predict(self, images: Tensor) -> Prediction:
+        self.calls += 1
+        mean = images.mean((2, 3))
+        colours = torch.tensor(list(COLOURS.values()))
+        logits = -self.sharpness * (mean[:, None] - colours).square().sum(2)
+        return Prediction(logits.unsqueeze(0), mean.unsqueeze(0))
+
+
+def batch(
+    world: World,
+    words: Sequence[str] = ("red",),
+    seeds: Sequence[int] | None = None,
+    sampling: Sampling | None = None,
+    reference: Tensor | None = None,
+) -> Batch:
+    """One image of each word; the targets are the places of the words in NAMES."""
+    sampling = sampling or Sampling(num_steps=10, cfg_scale=1.0)
+    seeds = list(range(len(words))) if seeds is None else list(seeds)
+    noise, rngs = seeded(seeds, world.noise_shape)
+    conditioning = world.condition([f"a {w} picture" for w in words], words, sampling.negative_prompt)
+    target = torch.tensor([NAMES.index(word) for word in words])
+    return Batch(world, sampling, noise, rngs, conditioning, target, reference)

@@ -1,0 +1,178 @@
+"""Real diffusers parts at toy size, built from config with fixed seeds; nothing is downloaded.
+
+    model = tiny.model(prediction="v_prediction", latent_size=8)
+    pipeline = tiny.pipeline(model, scheduler)
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from activegen.diffusion.sampling import Batch, Sampling, seeded
+from activegen.diffusion.stable_diffusion import StableDiffusion
+
+WHOLE = ("a", "photo", "of", "forest", "river", "table", "tv", "fish")  # the rest are letters
+WIDTH = 32
+
+
+def tokenizer(tokens: int = 77) -> CLIPTokenizer:
+    """A byte-pair tokenizer that knows the words of WHOLE and spells all others by letter."""
+    letters = [chr(c) for c in range(33, 127)]
+    vocabulary = letters + [letter + "</w>" for letter in letters]
+    merges = []
+    for word in WHOLE:
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:
+            pair, pieces = pieces[:2], ["".join(pieces[:2]), *pieces[2:]]
+            if pieces[0] not in vocabulary:
+                vocabulary.append(pieces[0])
+                merges.append(" ".join(pair))
+    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = {token: i for i, token in enumerate(vocabulary)}
+        Path(folder, "vocab.json").write_text(json.dumps(numbers))
+        Path(folder, "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=tokens)
+
+
+def noise_schedule(prediction: str = "epsilon", **changes: object) -> DDIMScheduler:
+    """Stable Diffusion's noise levels."""
+    settings = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": prediction,
+        "timestep_spacing": "trailing",
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+    }
+    return DDIMScheduler(**(settings | changes))
+
+
+def model(
+    prediction: str = "epsilon",
+    latent_size: int = 8,
+    tokens: int = 77,
+    attention_size: int | None = None,
+) -> StableDiffusion:
+    """Two levels with text attention in both; pictures have twice the latents' side."""
+    words = tokenizer(tokens)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=latent_size,
+            in_channels=4,
+            out_channels=4,
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            block_out_channels=(16, 32),
+            attention_head_dim=2,
+            cross_attention_dim=WIDTH,
+            norm_num_groups=8,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            layers_per_block=1,
+            norm_num_groups=4,
+            sample_size=2 * latent_size,
+        )
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(words),
+                hidden_size=WIDTH,
+                intermediate_size=2 * WIDTH,
+                projection_dim=WIDTH,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=tokens,
+                bos_token_id=words.bos_token_id,
+                eos_token_id=words.eos_token_id,
+                pad_token_id=words.pad_token_id,
+            )
+        )
+    for name, parameter in unet.named_parameters():
+        if "attn2.to_q" in name or "attn2.to_v" in name or "attn2.to_out.0.weight" in name:
+            parameter.data *= 4  # so that the text matters
+    schedule = noise_schedule(prediction)
+    return StableDiffusion(
+        unet, vae, text_encoder, words, schedule, "tiny", attention_size=attention_size
+    )
+
+
+def pipeline(model: StableDiffusion, scheduler: object = None) -> StableDiffusionPipeline:
+    """Diffusers' own pipeline of the same parts."""
+    made = StableDiffusionPipeline(
+        vae=model.vae,
+        text_encoder=model.text_encoder,
+        tokenizer=model.tokenizer,
+        unet=model.unet,
+        scheduler=scheduler or model.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def save(model: StableDiffusion, folder: Path, safe: bool = True) -> Path:
+    """Diffusers' folder layout; with ``safe`` False the weights are pickles."""
+    for name in ("unet", "vae", "text_encoder"):
+        getattr(model, name).save_pretrained(folder / name)
+        if not safe:
+            (weights,) = (folder / name).glob("*.safetensors")
+            torch.save(getattr(model, name).state_dict(), _pickle(name, folder))
+            weights.unlink()
+    model.tokenizer.save_pretrained(folder / "tokenizer")
+    model.scheduler.save_pretrained(folder / "scheduler")
+    return folder
+
+
+def _pickle(name: str, folder: Path) -> Path:
+    """Where the libraries look for pickled weights."""
+    kind = "pytorch_model.bin" if name == "text_encoder" else "diffusion_pytorch_model.bin"
+    return folder / name / kind
+
+
+def autoencoder_tiny() -> AutoencoderTiny:
+    """Half the pictures' side, four channels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return AutoencoderTiny(
+            encoder_block_out_channels=(8, 8),
+            decoder_block_out_channels=(8, 8),
+            num_encoder_blocks=(1, 1),
+            num_decoder_blocks=(1, 1),
+            latent_channels=4,
+        )
+
+
+def batch(
+    model: StableDiffusion,
+    words: list[str],
+    seeds: list[int] | None = None,
+    sampling: Sampling | None = None,
+    reference: torch.Tensor | None = None,
+) -> Batch:
+    """One image of each word: "a photo of <word>"."""
+    sampling = sampling or Sampling(num_steps=4)
+    seeds = list(range(len(words))) if seeds is None else seeds
+    noise, rngs = seeded(seeds, model.noise_shape)
+    prompts = [f"a photo of {word}" for word in words]
+    conditioning = model.condition(prompts, words, sampling.negative_prompt)
+    target = torch.arange(len(words))
+    return Batch(model, sampling, noise, rngs, conditioning, target, reference)
