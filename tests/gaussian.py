@@ -135,6 +135,8 @@ def batch(
     sampling = sampling or Sampling(num_steps=10, cfg_scale=1.0)
     seeds = list(range(len(words))) if seeds is None else list(seeds)
     noise, rngs = seeded(seeds, world.noise_shape)
-    conditioning = world.condition([f"a {w} picture" for w in words], words, sampling.negative_prompt)
+    conditioning = world.condition(
+        [f"a {w} picture" for w in words], words, sampling.negative_prompt
+    )
     target = torch.tensor([NAMES.index(word) for word in words])
     return Batch(world, sampling, noise, rngs, conditioning, target, reference)

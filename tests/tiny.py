@@ -1,7 +1,7 @@
 """Real diffusers parts at toy size, built from config with fixed seeds; nothing is downloaded.
 
-    model = tiny.model(prediction="v_prediction", latent_size=8)
-    pipeline = tiny.pipeline(model, scheduler)
+model = tiny.model(prediction="v_prediction", latent_size=8)
+pipeline = tiny.pipeline(model, scheduler)
 """
 
 import json

@@ -145,6 +145,21 @@ def test_saved_data_sets(tmp_path: Path) -> None:
         read_hugging_face(str(tmp_path / "one"), "test")
 
 
+def test_saved_data_sets_with_names_for_labels_and_a_split_without(tmp_path: Path) -> None:
+    images = [{"bytes": png(n), "path": None} for n in range(2)]
+    parts = datasets.DatasetDict(
+        train=datasets.Dataset.from_dict({"image": images, "label": ["wood", "lake"]}),
+        hidden=datasets.Dataset.from_dict({"image": images}),
+    )
+    parts.save_to_disk(str(tmp_path / "set"))
+    train = read_hugging_face(str(tmp_path / "set"), "train")
+    assert train.classes == ("lake", "wood")
+    assert train.labels == (1, 0)
+    assert levels(train) == [0, 1]
+    with pytest.raises(UnknownWord, match="column of .* 'label'"):
+        read_hugging_face(str(tmp_path / "set"), "hidden")
+
+
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither parquet files nor a saved data set"):
         read_hugging_face(str(tmp_path), "train")

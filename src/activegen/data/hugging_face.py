@@ -136,12 +136,14 @@ def _of_splits(splits: dict[str, Any], name: str, split: str, columns: tuple[str
     dataset = choose(splits, split, f"split of {name}")
     image, label = columns
     _require(dataset.column_names, columns, name)
+    names = getattr(dataset.features[label], "names", None)
+    labelled = [] if names else [each for each in splits.values() if label in each.column_names]
     return _Rows(
         images=_undecoded(dataset, image),
         ids=[f"{split}#{row}" for row in range(len(dataset))],
         labels=list(dataset[label]),
-        all_labels=[of for each in splits.values() for of in set(each[label])],
-        names=getattr(dataset.features[label], "names", None),
+        all_labels=[of for each in labelled for of in set(each[label])],
+        names=names,
     )
 
 

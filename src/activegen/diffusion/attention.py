@@ -8,8 +8,8 @@ Tang et al. (2023), DAAM, https://arxiv.org/abs/2210.04885; Hertz et al. (2022),
 https://arxiv.org/abs/2208.01626.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,10 +26,9 @@ def find_tokens(ids: Sequence[int], word: Sequence[int]) -> list[int]:
     >>> find_tokens([0, 5, 7, 8, 1], [7, 8])
     [2, 3]
     """
-    starts = [
-        i for i in range(len(ids) - len(word) + 1) if list(ids[i : i + len(word)]) == list(word)
-    ]
-    return [start + k for start in starts for k in range(len(word))]
+    size = len(word)
+    starts = [i for i in range(len(ids) - size + 1) if list(ids[i : i + size]) == list(word)]
+    return sorted({start + k for start in starts for k in range(size)})
 
 
 def focus(tokenizer: Any, prompts: Sequence[str], words: Sequence[str]) -> Float[Tensor, "b n"]:
@@ -41,9 +40,7 @@ def focus(tokenizer: Any, prompts: Sequence[str], words: Sequence[str]) -> Float
     rows = torch.zeros(len(prompts), tokenizer.model_max_length)
     for row, prompt, word in zip(rows, prompts, words, strict=True):
         ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length)["input_ids"]
-        found = (
-            find_tokens(ids, tokenizer(word, add_special_tokens=False)["input_ids"]) if word else []
-        )
+        found = find_tokens(ids, tokenizer(word, add_special_tokens=False)["input_ids"])
         if not found:
             raise UserError(
                 f"the word '{word}' is not in the prompt '{prompt}' (or lies behind its first "
@@ -69,47 +66,70 @@ class Recorder:
 
     def __init__(self, unet: nn.Module, size: int):
         self.size = size
-        self._focus: Tensor | None = None
-        self._latent_shape = (1, 1)
-        self._maps: list[Tensor] = []
+        self._hearing: _Hearing | None = None
         for name, module in unet.named_modules():
             if name.endswith("attn2") and not name.startswith("mid_block"):
-                module.processor = _Beside(module.processor, self)
+                layer: Any = module
+                layer.set_processor(_Beside(layer.processor, self))
 
-    def listen(self, focus: Float[Tensor, "b n"], latent_shape: tuple[int, int]) -> None:
-        """Record the next forward; the last ``len(focus)`` rows of its batch have the prompts."""
-        self._focus, self._latent_shape, self._maps = focus, latent_shape, []
+    @contextmanager
+    def listening(
+        self, focus: Float[Tensor, "b n"], latent_shape: tuple[int, int]
+    ) -> Iterator["_Hearing"]:
+        """Records one forward; the last ``len(focus)`` rows of its batch have the prompts."""
+        self._hearing = _Hearing(self.size, focus, latent_shape)
+        try:
+            yield self._hearing
+        finally:
+            self._hearing = None
 
-    def take(self) -> Float[Tensor, "b h w"]:
-        """The mean over layers and heads of what was recorded, and stop recording.
-
-        Raises:
-            UserError: the UNet has no text attention of this size.
-        """
-        maps, self._maps, self._focus = self._maps, [], None
-        if not maps:
-            raise UserError(
-                f"the model has no text attention at {self.size} pixels; choose another size"
-            )
-        return torch.stack(maps).mean(0)
-
-    @torch.no_grad()
     def see(self, attn: Any, hidden: Tensor, text: Tensor) -> None:
         """Called by the layers."""
-        if self._focus is None:
+        if self._hearing is not None:
+            self._hearing.add(attn, hidden, text)
+
+
+class _Hearing:
+    """What was seen in one forward."""
+
+    def __init__(self, size: int, focus: Tensor, latent_shape: tuple[int, int]):
+        self.size, self.focus, self.latent_shape = size, focus, latent_shape
+        self._maps: list[Tensor] = []
+
+    @torch.no_grad()
+    def add(self, attn: Any, hidden: Tensor, text: Tensor) -> None:
+        """The word's map in one layer: softmax(Q K^T / sqrt d) in its columns, mean over heads."""
+        shape = _shape(hidden.shape[1], self.latent_shape)
+        if shape[0] != self.size:
             return
-        height, width = self._latent_shape
-        shrink = math.isqrt(height * width // hidden.shape[1])
-        if shrink == 0 or height // shrink != self.size:
-            return
-        rows = len(self._focus)
+        rows = len(self.focus)
         query, key = attn.to_q(hidden[-rows:]), attn.to_k(text[-rows:])
         query, key = (
             x.unflatten(-1, (attn.heads, -1)).transpose(1, 2).float() for x in (query, key)
         )
         weights = torch.softmax(query @ key.transpose(-1, -2) * attn.scale, dim=-1).mean(1)
-        maps = torch.einsum("bpn,bn->bp", weights, self._focus.to(weights))
-        self._maps.append(maps.unflatten(1, (height // shrink, width // shrink)))
+        maps = torch.einsum("bpn,bn->bp", weights, self.focus.to(weights))
+        self._maps.append(maps.unflatten(1, shape))
+
+    def mean(self) -> Float[Tensor, "b h w"]:
+        """Over layers.
+
+        Raises:
+            UserError: the UNet has no text attention of this size.
+        """
+        if not self._maps:
+            raise UserError(
+                f"the model has no text attention at {self.size} pixels; choose another size"
+            )
+        return torch.stack(self._maps).mean(0)
+
+
+def _shape(pixels: int, latent_shape: tuple[int, int]) -> tuple[int, int]:
+    """Of a layer that sees ``pixels``: the latents' height and width, halved (rounded up)."""
+    height, width = latent_shape
+    while height * width > pixels:
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return height, width
 
 
 class _Beside:

@@ -64,24 +64,24 @@ class LinearDecoder:
         inputs = near.transpose(1, 2).flatten(0, 1)
         inputs = torch.cat([inputs, torch.ones_like(inputs[:, :1])], 1)
         outputs = F.pixel_unshuffle(images.float(), patch).flatten(2).transpose(1, 2).flatten(0, 1)
-        solution = torch.linalg.lstsq(
-            inputs, outputs, driver="gelsd" if inputs.is_cpu else None
-        ).solution
+        # the only driver that takes inputs of any rank, and it is on the CPU
+        solution = torch.linalg.lstsq(inputs.cpu(), outputs.cpu(), driver="gelsd").solution
+        solution = solution.to(latents.device)
         return cls(solution[:-1].T.contiguous(), solution[-1].contiguous(), patch)
 
 
-class TinyDecoder:
-    """An ``AutoencoderTiny`` of diffusers (TAESD and its like), by path."""
+class TinyDecoder(FullDecoder):
+    """An ``AutoencoderTiny`` of diffusers (TAESD and its like), by path.
+
+    Raises:
+        UserError: there is none, or its weights are not safetensors.
+    """
 
     def __init__(self, path: str | Path, device: torch.device | str = "cpu"):
         try:
-            self.vae = AutoencoderTiny.from_pretrained(path, use_safetensors=True).to(device).eval()
+            vae: Any = AutoencoderTiny.from_pretrained(path, use_safetensors=True)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"no tiny autoencoder with safetensors weights at '{path}': {error}"
             ) from error
-        self.vae.requires_grad_(False)
-
-    def __call__(self, latents: Latents) -> Images:
-        """RGB, about 0 to 1."""
-        return self.vae.decode(latents.to(self.vae.dtype)).sample.float() / 2 + 0.5
+        super().__init__(vae.to(device).eval().requires_grad_(False))

@@ -92,51 +92,41 @@ class Solver:
 
     def __init__(self, scheduler: Any, num_steps: int, device: torch.device | str = "cpu"):
         self.scheduler = copy.deepcopy(scheduler)
-        prediction = self.scheduler.config.prediction_type
+        prediction = self.scheduler.config.get("prediction_type")
         if prediction not in ("epsilon", "v_prediction"):
             raise UserError(
                 f"a model that predicts '{prediction}' is not supported; use epsilon or v"
             )
         if num_steps < 1:
             raise UserError(f"num_steps is {num_steps}; give at least 1")
-        self.scheduler.set_timesteps(num_steps, device=device)
+        try:
+            self.scheduler.set_timesteps(num_steps, device=device)
+        except ValueError as error:
+            raise UserError(f"the scheduler does not take {num_steps} steps: {error}") from error
         self._takes_rng = "generator" in inspect.signature(self.scheduler.step).parameters
         timesteps = self.scheduler.timesteps
-        self._sigmas: list[float] = []
-        if hasattr(self.scheduler, "sigmas"):  # in units of noise over clean
-            self._sigmas = [float(s) for s in self.scheduler.sigmas]
-        levels = []
-        for index, timestep in enumerate(timesteps):
-            if self._sigmas:
-                alpha = 1 / math.sqrt(1 + self._sigmas[index] ** 2)
-            else:
-                alpha = math.sqrt(float(self.scheduler.alphas_cumprod[int(timestep)]))
-            sigma = math.sqrt(1 - alpha**2)
-            levels.append(Level(index, len(timesteps), timestep, alpha, sigma, prediction))
-        self.levels: tuple[Level, ...] = tuple(levels)
-        probe = torch.ones(1, device=device)
-        self._exploding = bool(
-            (copy.deepcopy(self.scheduler).scale_model_input(probe, timesteps[0]) != 1).any()
+        self.levels: tuple[Level, ...] = tuple(
+            Level(index, len(timesteps), timestep, *self._shares(index, timestep), prediction)
+            for index, timestep in enumerate(timesteps)
         )
+        probe = copy.deepcopy(self.scheduler).scale_model_input(torch.ones(1), timesteps[0])
+        self._exploding = bool((probe != 1).any())
 
     def start(self, noise: Latents) -> Latents:
         """The solver's own state before the first step, from standard normal noise."""
         return noise * self.scheduler.init_noise_sigma
 
     def latents(self, state: Latents, level: Level) -> Latents:
-        """What the denoiser sees of the solver's state."""
+        """What the denoiser sees of the solver's state, in the step that is due."""
         return self.scheduler.scale_model_input(state, level.timestep)
 
     def state(self, latents: Latents, index: int) -> Latents:
-        """The inverse of :meth:`latents` at step ``index``; past the last step they are one."""
-        if not self._exploding:
-            return latents
-        sigma = self._sigmas[index] if index < len(self.levels) else 0.0
-        return latents * math.sqrt(1 + sigma**2)
+        """The solver's state that the denoiser sees as ``latents`` at step ``index``."""
+        return latents / self._shrink(index)
 
     def scaled(self, state: Latents, index: int) -> Latents:
-        """What the denoiser would see of a state at step ``index``."""
-        return state / self.state(torch.ones_like(state[:1, :1, :1, :1]), index)
+        """The inverse of :meth:`state`; unlike :meth:`latents` at any step, also past the last."""
+        return state * self._shrink(index)
 
     def step(
         self, output: Latents, level: Level, state: Latents, rngs: Sequence[torch.Generator]
@@ -150,3 +140,15 @@ class Solver:
         if index >= len(self.levels):
             return 1.0, 0.0
         return self.levels[index].alpha, self.levels[index].sigma
+
+    def _shares(self, index: int, timestep: Tensor) -> tuple[float, float]:
+        """(alpha, sigma) of a step."""
+        if hasattr(self.scheduler, "sigmas"):  # in units of noise over clean
+            ratio = float(self.scheduler.sigmas[index])
+            return 1 / math.hypot(1, ratio), ratio / math.hypot(1, ratio)
+        squared = float(self.scheduler.alphas_cumprod[int(timestep)])
+        return math.sqrt(squared), math.sqrt(1 - squared)
+
+    def _shrink(self, index: int) -> float:
+        """What the denoiser sees of one unit of the solver's state."""
+        return self.arrival(index)[0] if self._exploding else 1.0

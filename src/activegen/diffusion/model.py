@@ -1,5 +1,6 @@
 """What sampling and steering ask of a diffusion model; one adapter per family meets it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -7,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.levels import Level
 from activegen.records import Images, Latents
 
@@ -47,13 +49,28 @@ class Denoised:
 
 @runtime_checkable
 class DiffusionModel(Protocol):
-    """The parts that draw a batch once its text is encoded."""
+    """Text to conditioning, latents to a clean estimate, pictures to latents and back."""
 
     scheduler: Any
 
     @property
     def device(self) -> torch.device:
         """Where the latents live."""
+        ...
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """Of one latent."""
+        ...
+
+    def made_by(self) -> dict[str, str]:
+        """Name, content and versions, for provenance."""
+        ...
+
+    def condition(
+        self, prompts: Sequence[str], words: Sequence[str], negative: str = ""
+    ) -> Conditioning:
+        """Encodes prompts and finds their class words."""
         ...
 
     def denoise(
@@ -67,7 +84,12 @@ class DiffusionModel(Protocol):
         """One call of the denoiser, differentiable in latents and conditioning."""
         ...
 
-    def full(self, latents: Latents) -> Images:
+    def encode(self, images: Images) -> Latents:
+        """The most likely latents of pictures."""
+        ...
+
+    @property
+    def full(self) -> Decoder:
         """The model's own decoder, differentiable and not clamped."""
         ...
 

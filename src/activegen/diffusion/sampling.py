@@ -2,14 +2,14 @@
 
     levels, denoise, estimate, steer, step
 
-A *term* is a frozen value that begins a *steering* for each batch. All steerings of a step share one
-denoiser forward, at most one backward, one decode and one forward per task model. Steps without an
-active gradient run in inference mode. With no terms the result is the diffusers pipeline's.
+A *term* is a frozen value that begins a *steering* for each batch. All steerings of a step share
+one denoiser forward, at most one backward, one decode and one forward per task model. Steps without
+an active gradient run in inference mode. With no terms the result is the diffusers pipeline's.
 """
 
-from abc import ABC
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
 
@@ -72,6 +72,10 @@ class Batch:
         chosen = scheduler(name, self.model.scheduler.config) if name else self.model.scheduler
         return Solver(chosen, self.sampling.num_steps, self.model.device)
 
+    def fresh_rngs(self) -> tuple[torch.Generator, ...]:
+        """Copies of ``rngs``, so that a batch drawn twice is the same twice."""
+        return tuple(rng.clone_state() for rng in self.rngs)
+
 
 class Estimate:
     """What the sampler would end with if it stopped here; each part is made once, on first use.
@@ -112,6 +116,21 @@ class Estimate:
             self._predictions[id(task)] = task.predict(self.images.clamp(0, 1))
         return self._predictions[id(task)]
 
+    def detached(self) -> "Estimate":
+        """The same without its graph; what was made already is kept."""
+        other = copy.copy(self)
+        other.latents, other.clean = self.latents.detach(), self.clean.detach()
+        other.conditioning = self.conditioning.with_text(self.conditioning.text.detach())
+        if "images" in other.__dict__:
+            other.__dict__["images"] = self.images.detach()
+        other._predictions = {k: _detached(p) for k, p in self._predictions.items()}
+        return other
+
+
+def _detached(made: Prediction) -> Prediction:
+    features = None if made.features is None else made.features.detach()
+    return Prediction(made.logits.detach(), features)
+
 
 @dataclass
 class Move:
@@ -122,7 +141,7 @@ class Move:
     conditioning: Conditioning | None = None
 
 
-class Steering(ABC):
+class Steering:
     """One term at work on one batch. All methods do nothing unless a term says otherwise."""
 
     def active(self, level: Level) -> bool:
@@ -221,9 +240,10 @@ def sample(
     for level in solver.levels:
         if sum(s.active(level) and s.gradient(level) is not None for s in steerings) > 1:
             raise UserError(
-                f"two terms want a gradient in step {level.index}; give one Ascend both objectives, "
-                "or windows that do not overlap"
+                f"two terms want a gradient in step {level.index}; give one Ascend both "
+                "objectives, or windows that do not overlap"
             )
+    batch = replace(batch, rngs=batch.fresh_rngs())
     state = _State(batch.conditioning, skipped=torch.zeros(len(batch.noise), dtype=torch.long))
     sampled = solver.start(batch.noise.to(batch.model.device))
     for level in solver.levels:
@@ -261,14 +281,15 @@ def _step(
         move = Move()
         if climber is not None:
             gradient = _gradient(climber, estimate, followed, state)
+            estimate, output = estimate.detached(), output.detach()
             with torch.no_grad():
                 move = climber.move(estimate, gradient)
     with torch.inference_mode():
         if move.latents is not None or move.clean is not None:
-            latents = estimate.latents.detach() if move.latents is None else move.latents
-            clean = estimate.clean.detach() if move.clean is None else move.clean
+            latents = estimate.latents if move.latents is None else move.latents
+            clean = estimate.clean if move.clean is None else move.clean
             output, sampled = level.output(clean, latents), solver.state(latents, level.index)
-        sampled = solver.step(output.detach(), level, sampled, batch.rngs)
+        sampled = solver.step(output, level, sampled, batch.rngs)
         alpha, sigma = solver.arrival(level.index + 1)
         for steering in active:
             seen = solver.scaled(sampled, level.index + 1)

@@ -6,7 +6,6 @@ noise levels. Prediction of epsilon or v, classifier-free guidance, negative pro
 Rombach et al. (2022), https://arxiv.org/abs/2112.10752.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +13,7 @@ from typing import Any, Self
 import diffusers
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -48,14 +48,15 @@ class StableDiffusion:
         name: str = "unnamed",
         attention_size: int | None = None,
     ):
-        self.unet, self.vae, self.text_encoder = unet.eval(), vae.eval(), text_encoder.eval()
+        self.unet: Any = unet.eval()
+        self.vae: Any = vae.eval()
+        self.text_encoder: Any = text_encoder.eval()
         self.tokenizer, self.scheduler, self.name = tokenizer, scheduler, name
         for part in (unet, vae, text_encoder):
             part.requires_grad_(False)
-        if unet.config.time_cond_proj_dim is not None:
-            raise UserError(f"{name}: denoisers with an embedded guidance scale are not supported")
-        self.latent_channels: int = unet.config.in_channels
-        self.latent_size: int = unet.config.sample_size
+        _check_family(name, unet, vae, text_encoder)
+        self.latent_channels: int = self.unet.config.in_channels
+        self.latent_size: int = self.unet.config.sample_size
         self.attention_size = attention_size or max(min(8, self.latent_size), self.latent_size // 4)
         self.full = FullDecoder(vae)
         self._recorder = Recorder(unet, self.attention_size)
@@ -70,34 +71,30 @@ class StableDiffusion:
         """From a folder in diffusers' layout (or a Hub id where there is a network).
 
         Raises:
-            UserError: a part is missing, is a pickle instead of safetensors, or is of another family.
+            UserError: a part is missing, a pickle instead of safetensors, or of another family.
         """
         path = str(path)
         if path.startswith((".", "/", "~")) and not Path(path).expanduser().exists():
             raise UserError(f"no model at '{path}'; give a folder in diffusers' layout")
         path = str(Path(path).expanduser()) if path.startswith("~") else path
+        kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
         try:
+            config: Any = diffusers.DDIMScheduler.load_config(path, subfolder="scheduler")
+            tokenizer = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer")
             parts: dict[str, Any] = {
-                "unet": UNet2DConditionModel.from_pretrained(
-                    path, subfolder="unet", use_safetensors=True, torch_dtype=dtype
-                ),
-                "vae": AutoencoderKL.from_pretrained(
-                    path, subfolder="vae", use_safetensors=True, torch_dtype=dtype
-                ),
-                "text_encoder": CLIPTextModel.from_pretrained(
-                    path, subfolder="text_encoder", use_safetensors=True, torch_dtype=dtype
-                ),
-                "tokenizer": CLIPTokenizer.from_pretrained(path, subfolder="tokenizer"),
+                name: kind.from_pretrained(path, subfolder=name, use_safetensors=True)
+                for name, kind in kinds.items()
             }
-            config = diffusers.DDIMScheduler.load_config(path, subfolder="scheduler")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise UserError(
-                f"'{path}' cannot be loaded as Stable Diffusion with safetensors weights: {error}"
+                f"'{path}' cannot be loaded as Stable Diffusion with safetensors weights; give a "
+                f"folder in diffusers' layout: {error}"
             ) from error
+        parts = {name: part.to(device, dtype) for name, part in parts.items()}
         kind = getattr(diffusers, config["_class_name"])
-        for name in ("unet", "vae", "text_encoder"):
-            parts[name] = parts[name].to(device)
-        return cls(**parts, scheduler=kind.from_config(config), name=Path(path).name)
+        return cls(
+            **parts, tokenizer=tokenizer, scheduler=kind.from_config(config), name=Path(path).name
+        )
 
     @property
     def device(self) -> torch.device:
@@ -111,9 +108,12 @@ class StableDiffusion:
 
     def made_by(self) -> dict[str, str]:
         """Name, content and versions, for provenance."""
-        config = {k: v for k, v in self.unet.config.items() if isinstance(v, (int, str, float))}
-        first = next(self.unet.parameters()).flatten()[:64].float().tolist()
-        revision = fingerprint({"config": json.loads(json.dumps(config)), "weights": first})
+        weights = [
+            (name, parameter.flatten()[:: max(1, parameter.numel() // 8)].float().tolist())
+            for part in (self.unet, self.vae, self.text_encoder)
+            for name, parameter in part.named_parameters()
+        ]
+        revision = fingerprint({"weights": weights, "scheduler": dict(self.scheduler.config)})
         return {"model": self.name, "revision": revision, "diffusers": diffusers.__version__}
 
     @torch.no_grad()
@@ -145,17 +145,13 @@ class StableDiffusion:
         Ho & Salimans (2022), https://arxiv.org/abs/2207.12598, with diffusers' convention:
         ``cfg_scale`` 1 or less is the prompt alone.
         """
-        if attention:
-            self._recorder.listen(conditioning.focus, (latents.shape[2], latents.shape[3]))
-        if cfg_scale > 1:
-            both = torch.cat([conditioning.negative, conditioning.text])
-            output = self._unet(torch.cat([latents, latents]), both, level)
-            without, with_prompt = output.chunk(2)
-            output = without + cfg_scale * (with_prompt - without)
-        else:
-            output = self._unet(latents, conditioning.text, level)
-        maps = self._recorder.take() if attention else None
-        return Denoised(output, level.clean(output, latents), maps)
+        if not attention:
+            output = self._guided(latents, conditioning, level, cfg_scale)
+            return Denoised(output, level.clean(output, latents))
+        shape = (latents.shape[2], latents.shape[3])
+        with self._recorder.listening(conditioning.focus, shape) as heard:
+            output = self._guided(latents, conditioning, level, cfg_scale)
+        return Denoised(output, level.clean(output, latents), heard.mean())
 
     @torch.no_grad()
     def encode(self, images: Images) -> Latents:
@@ -174,6 +170,15 @@ class StableDiffusion:
         """The finished pictures, RGB 0 to 1."""
         return self.full(latents).clamp(0, 1)
 
+    def _guided(
+        self, latents: Tensor, conditioning: Conditioning, level: Level, cfg_scale: float
+    ) -> Tensor:
+        if cfg_scale <= 1:
+            return self._unet(latents, conditioning.text, level)
+        both = torch.cat([conditioning.negative, conditioning.text])
+        without, with_prompt = self._unet(torch.cat([latents, latents]), both, level).chunk(2)
+        return without + cfg_scale * (with_prompt - without)
+
     def _unet(self, latents: Tensor, text: Tensor, level: Level) -> Tensor:
         dtype = self.unet.dtype
         return self.unet(latents.to(dtype), level.timestep, text.to(dtype)).sample.float()
@@ -189,3 +194,22 @@ class StableDiffusion:
         use_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = tokens["attention_mask"] if use_mask else None
         return self.text_encoder(tokens["input_ids"], attention_mask=mask).last_hidden_state.float()
+
+
+def _check_family(name: str, unet: Any, vae: Any, text_encoder: Any) -> None:
+    """Refuses denoisers that want more than latents, level and one text."""
+    wrong = {
+        "an embedded guidance scale": unet.config.time_cond_proj_dim is not None,
+        "more conditions than the text (SDXL and its like)": (
+            unet.config.addition_embed_type is not None or unet.config.class_embed_type is not None
+        ),
+        "other latents than its autoencoder's (inpainting and its like)": (
+            unet.config.in_channels != vae.config.latent_channels
+        ),
+        "another text encoder": (
+            unet.config.cross_attention_dim != text_encoder.config.hidden_size
+        ),
+    }
+    for what, found in wrong.items():
+        if found:
+            raise UserError(f"the denoiser of '{name}' wants {what}, which is not supported")

@@ -97,9 +97,7 @@ class _Walk:
 
     def __init__(self, batch: Batch, reference: Latents):
         self.solver, self.reference, self.taken = batch.solver(), reference, 0
-        self.rngs = [torch.Generator() for _ in batch.rngs]
-        for mine, theirs in zip(self.rngs, batch.rngs, strict=True):
-            mine.set_state(theirs.get_state())
+        self.rngs = batch.fresh_rngs()
         self.state = self.solver.start(batch.noise.to(reference))
 
     def latents_after(self, level: Level) -> Latents:

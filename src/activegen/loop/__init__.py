@@ -1,0 +1,1 @@
+"""The closed loop: mining, proposing, generating, judging, rounds."""

@@ -39,7 +39,7 @@ class Generator:
         sampling: how it draws.
         steering: ways of drawing by name; "plain" has no terms.
         reference: the real image of an id, uint8 (3, h, w).
-        task: the learner as it is in this round; its scores of the finished, 8-bit image are stored.
+        task: the learner of this round; its scores of the finished, 8-bit image are stored.
         decoder: for the pictures that gradients see; None = the model's own.
     """
 

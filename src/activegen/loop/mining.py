@@ -1,9 +1,9 @@
 """Which real images to draw more of: those that the learner gets wrong.
 
-Huang et al. (2024), https://arxiv.org/abs/2403.06517, section 3: misclassified images of a part of the
-training set that the learner did not see. Differs from their code, which draws uniformly and never
-uses the losses that it computes: here classes share the budget, and the highest losses are left out,
-because a mislabelled image is misclassified by construction and would be copied with its label.
+Huang et al. (2024), https://arxiv.org/abs/2403.06517, section 3: misclassified images of a part of
+the training set that the learner did not see. Differs from their code, which draws uniformly and
+never uses the losses that it computes: here classes share the budget, and the highest losses are
+left out, because a mislabelled image is misclassified by construction and would be copied.
 """
 
 from collections.abc import Sequence
@@ -71,8 +71,8 @@ def mine(
 ) -> list[Judged]:
     """``budget`` references, hardest classes first in share, no image much more often than others.
 
-    A class's part of the budget is in proportion to its mistakes. Within a class the mistakes come in
-    random order, again and again up to ``max_repeats``; where they do not suffice, the correctly
+    A class's part of the budget is in proportion to its mistakes. Within a class the mistakes come
+    in random order, again and again up to ``max_repeats``; where they do not suffice, the correctly
     classified ones with the highest losses follow. Fewer than ``budget`` come back only when every
     image was used ``max_repeats`` times.
     """

@@ -1,7 +1,8 @@
 """From mistakes to requests: what each image of a round shall be.
 
-Three ways of drawing, as in Huang et al. (2024), https://arxiv.org/abs/2403.06517: at first half of
-the images come from the prompt alone, later none; of the others an ever larger share is adversarial.
+Three ways of drawing, as in Huang et al. (2024), https://arxiv.org/abs/2403.06517: at first half
+of the images come from the prompt alone, later none; of the others an ever larger share is
+adversarial.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
 """The closed loop: train, mine, propose, generate, judge, store, and train on.
 
 One function for both ways of the field. *Online*: the learner goes on from round to round, as in
-Huang et al. (2024), https://arxiv.org/abs/2403.06517, who generate after each epoch of the first half.
+Huang et al. (2024), https://arxiv.org/abs/2403.06517, who generate after each epoch of the first
+half.
 *Offline* (``restart``): each round trains a new learner on all that was accepted before.
 
 A run that was killed goes on where it was: the store knows which images exist, each learner's state
@@ -11,7 +12,7 @@ is saved at the end of its round and once a minute, and everything else follows 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,7 +48,7 @@ class LoopSettings:
 
     Args:
         rounds: how often train and generate take turns; the last never generates.
-        generate_until: share of the rounds, from the first, that generate. Huang et al. (2024): half.
+        generate_until: share of the rounds, from the first, that generate; in the paper half.
         restart: each round trains a new learner for all steps, instead of going on.
         batch: images drawn together; does not change any image beyond float tolerance.
         evaluate_every: rounds between evaluations on the test images; the last always is one.
@@ -129,7 +130,7 @@ class Parts:
     mining: MiningSettings
     proposal: ProposalSettings
     seed: int = 0
-    executor: Executor = LocalExecutor()
+    executor: Executor = field(default_factory=LocalExecutor)
 
 
 def active_generation(

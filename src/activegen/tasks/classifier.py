@@ -64,10 +64,10 @@ class Classifier(nn.Module):
         return Prediction(logits.float()[None], features)
 
     def _prepare(self, images: Images) -> Float[Tensor, "b 3 height width"]:
-        images = images.to(self.mean)
+        images = images.to(self.mean.device, torch.float32)  # no other type resizes everywhere
         if self.size is not None and images.shape[-2:] != self.size:
             images = functional.interpolate(images, self.size, mode="bilinear", antialias=True)
-        return (images - self.mean) / self.std
+        return ((images - self.mean) / self.std).to(self.mean.dtype)
 
     def _last_linear(self) -> nn.Module | None:
         return None if self._head is None else self.network.get_submodule(self._head)

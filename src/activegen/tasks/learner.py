@@ -10,11 +10,13 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -195,6 +197,7 @@ class Learner:
                 synthetic.append(share)
                 if on_step is not None:
                     on_step(self.step, loss)
+            self._agree()
         finally:
             self.model.eval()
             self._optimiser.zero_grad()
@@ -263,6 +266,12 @@ class Learner:
         if self._average is not None:
             self._average.update_parameters(self.model)
         self.step += 1
+
+    def _agree(self) -> None:
+        """Give all processes the main one's norm statistics, so that all have one model."""
+        if self._accelerator.num_processes > 1:
+            for buffer in chain(self.model.buffers(), self.averaged.buffers()):
+                buffer.copy_(cast(Tensor, broadcast(buffer)))
 
     def state_dict(self) -> dict[str, Any]:
         """All that training goes on from: "tensors" by name, and JSON-able "numbers"."""

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from diffusers.training_utils import EMAModel
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -31,16 +33,21 @@ from activegen.zoo import LAND_COVER
 from activegen.zoo.domains import Domain, eurosat, rendered
 
 TOKENS = 32
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 WORLD_TILES = 24_000
 WORLD_SEED = 20_24
 
 
-def autoencoder() -> AutoencoderKL:
+# diffusers annotates its models' settings as tuples of one; hence Any
+def autoencoder() -> Any:
     """64 pixels to 8 by 8 by 8."""
+    settings: dict[str, Any] = {
+        "block_out_channels": (24, 48, 64, 96),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }
     return AutoencoderKL(
-        block_out_channels=(24, 48, 64, 96),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+        **settings,
         latent_channels=8,
         layers_per_block=1,
         norm_num_groups=8,
@@ -49,7 +56,7 @@ def autoencoder() -> AutoencoderKL:
     )
 
 
-def denoiser(width: int) -> UNet2DConditionModel:
+def denoiser(width: int) -> Any:
     """Two levels, 8 by 8 and 4 by 4, each with attention to the text."""
     return UNet2DConditionModel(
         sample_size=8,
@@ -78,18 +85,31 @@ def noise_schedule() -> DDIMScheduler:
     )
 
 
-def text_parts(captions: Iterable[str], folder: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
-    """A byte-pair tokenizer learned on the captions, and an untrained text encoder for it."""
-    bpe = ByteLevelBPETokenizer(lowercase=True, end_of_word_suffix="</w>")
-    bpe.train_from_iterator(
-        sorted(set(captions)),
+def text_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
+    """CLIP's byte-pair tokenizer with a small vocabulary, learned on the captions.
+
+    Every byte is a token, inside and at the end of a word, so any text can be written.
+    """
+    learner: Any = CLIPTokenizer(vocab={BEGIN: 0, END: 1}, merges=[]).backend_tokenizer
+    alphabet = sorted(ByteLevel.alphabet())
+    trainer = BpeTrainer(
         vocab_size=1024,
-        min_frequency=1,
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        special_tokens=[BEGIN, END],
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        show_progress=False,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    bpe.save_model(str(folder))
-    tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=TOKENS)
+    learner.train_from_iterator(sorted(set(captions)), trainer)
+    learned = json.loads(learner.to_str())["model"]
+    tokens = sorted(learned["vocab"], key=learned["vocab"].get)
+    tokens += [byte + "</w>" for byte in alphabet if byte + "</w>" not in learned["vocab"]]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    merges: Any = [tuple(merge) for merge in learned["merges"]]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS)
+
+
+def text_encoder(tokenizer: CLIPTokenizer) -> Any:
+    """An untrained one."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -98,15 +118,15 @@ def text_parts(captions: Iterable[str], folder: Path) -> tuple[CLIPTokenizer, CL
         num_hidden_layers=3,
         num_attention_heads=4,
         max_position_embeddings=TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.convert_tokens_to_ids(BEGIN),
+        eos_token_id=tokenizer.convert_tokens_to_ids(END),
+        pad_token_id=tokenizer.convert_tokens_to_ids(END),
     )
-    return tokenizer, CLIPTextModel(config)
+    return CLIPTextModel(config)
 
 
-def train_autoencoder(domains: list[Domain], work: Path, images: int, device: str) -> AutoencoderKL:
-    """L1 of pixels and of pixel differences, and a small KL; mixtures of two pictures for scenes."""
+def train_autoencoder(domains: list[Domain], work: Path, images: int, device: str) -> Any:
+    """L1 of pixels and of their differences, and a small KL; some pictures are mixtures of two."""
     torch.manual_seed(0)
     vae = autoencoder().to(device)
     every = torch.cat([torch.from_numpy(domain.images) for domain in domains])
@@ -132,7 +152,7 @@ def train_autoencoder(domains: list[Domain], work: Path, images: int, device: st
 
 
 @torch.inference_mode()
-def encode_all(vae: AutoencoderKL, domain: Domain, device: str) -> Tensor:
+def encode_all(vae: Any, domain: Domain, device: str) -> Tensor:
     """(orientations, n, 8, 8, 8) float16, unscaled."""
     turns = range(8) if domain.any_orientation else range(1)
     result = []
@@ -150,7 +170,7 @@ def encode_all(vae: AutoencoderKL, domain: Domain, device: str) -> Tensor:
 def train_denoiser(
     domains: list[Domain],
     latents: list[Tensor],
-    vae: AutoencoderKL,
+    vae: Any,
     work: Path,
     images: int,
     device: str,
@@ -158,7 +178,9 @@ def train_denoiser(
     """The denoiser and the text encoder together, one caption in ten empty."""
     torch.manual_seed(1)
     corpus = [caption for d in domains for captions in d.captions for caption in captions]
-    tokenizer, text = text_parts(corpus, work / "tokenizer")
+    tokenizer = text_tokenizer(corpus)
+    tokenizer.save_pretrained(work / "tokenizer")
+    text = text_encoder(tokenizer)
     unet = denoiser(text.config.hidden_size).to(device)
     text = text.to(device)
     # plain matrix products: the backward of CPU flash attention is slow for 64 tokens
@@ -169,7 +191,7 @@ def train_denoiser(
     tokens = {c: _tokens(tokenizer, c) for c in {*corpus, ""}}
     share = torch.tensor([0.6, 0.4]) if len(domains) == 2 else torch.ones(len(domains))
     models = {"unet": unet, "text_encoder": text}
-    run = Run("denoiser", models, work, images, batch=256, rate=6e-4, device=device)
+    run = Run("denoiser", models, work, images, batch=128, rate=5e-4, device=device)
     for rng in run.steps():
         which = torch.multinomial(share, run.batch, replacement=True, generator=rng)
         draws = torch.rand(run.batch, 4, generator=rng)
@@ -230,7 +252,7 @@ class Run:
             self.step = state["step"]
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 where it pays; the weights stay float32."""
+        """To bfloat16 where it pays; the weights stay float32."""
         return torch.autocast(self.device.split(":")[0], torch.bfloat16)
 
     def steps(self) -> Iterator[torch.Generator]:
@@ -293,7 +315,7 @@ class Run:
         self.average.restore(self.parameters)
 
 
-def export(parts: dict[str, nn.Module], tokenizer: Path, out: Path) -> None:
+def export(parts: dict[str, Any], tokenizer: Path, out: Path) -> None:
     """Writes the folder: float16 safetensors, tokenizer, scheduler, model_index.json."""
     for name, part in parts.items():
         part.half().save_pretrained(out / name, safe_serialization=True)

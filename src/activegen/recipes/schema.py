@@ -1,0 +1,364 @@
+"""What a recipe may say. A recipe is one YAML file; every key has a default but the data.
+
+Unknown keys are errors that name the nearest known one. ``docs/recipes.md`` has a line for each.
+"""
+
+import importlib.resources
+import re
+import types
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from activegen.data.readers import READERS
+from activegen.diffusion.sampling import Sampling
+from activegen.loop.judging import JudgeSettings
+from activegen.loop.mining import MiningSettings
+from activegen.loop.proposing import PLAIN, ProposalSettings
+from activegen.loop.rounds import ArmSettings, LoopSettings
+from activegen.records import UnknownWord, UserError, choose, fingerprint
+from activegen.recipes.steering import Guidance, OneOf, Spec
+from activegen.tasks.learner import TrainSettings
+
+MAX_BYTES = 1_000_000  # of a recipe
+
+
+class SplitSpec(Spec):
+    """A split to read.
+
+    Args:
+        split: its name, as the layout has it.
+        options: of the reader, for this split alone.
+    """
+
+    split: str
+    options: dict[str, Any] = {}
+
+
+class TrainSplit(SplitSpec):
+    """What to learn from.
+
+    Args:
+        per_class: images of each class, drawn by the seed; null takes all.
+    """
+
+    split: str = "train"
+    per_class: int | None = None
+
+
+class TestSplit(SplitSpec):
+    """What figures are measured on.
+
+    Args:
+        limit: images of each class at most, drawn by the seed; null takes all.
+    """
+
+    __test__ = False  # no test of pytest
+
+    split: str = "test"
+    limit: int | None = None
+
+
+class DataSpec(Spec):
+    """The real images.
+
+    Args:
+        layout: how they are stored; a name in ``data.READERS``.
+        path: of the data, as the layout has it.
+        train, test, val: splits; val is only kept from being learnt (and may be null).
+        options: of the reader, for all splits.
+        size: height and width of the learner's images, in pixels.
+        strict: an image that cannot be read is an error, not left out and named.
+    """
+
+    layout: str
+    path: str = ""
+    train: TrainSplit = TrainSplit()
+    test: TestSplit = TestSplit()
+    val: SplitSpec | None = None
+    options: dict[str, Any] = {}
+    size: int = Field(64, ge=8)
+    strict: bool = False
+
+    @model_validator(mode="after")
+    def _read_from(self) -> Self:
+        choose(READERS, self.layout, "data layout")
+        if self.layout != "world" and not self.path:
+            raise UserError("data.path is missing; add --set data.path=<where your images are>")
+        return self
+
+
+class PromptSpec(Spec):
+    """What to say to the generator.
+
+    Args:
+        templates: texts with ``{word}`` where the class is named.
+        words: wordings by class; a class without is called as its name reads.
+    """
+
+    templates: tuple[str, ...] = ("a photo of {word}",)
+    words: dict[str, tuple[str, ...]] = {}
+
+
+class ModelSpec(Spec):
+    """The diffusion model.
+
+    Args:
+        path: "embedded", a folder in diffusers' layout, or a Hub id where there is a network.
+        dtype: of its weights.
+        device: "auto" takes a GPU where there is one; the learner is on the same.
+        decoder: for pictures that gradients see: "full", "linear" or "tiny:<folder>".
+        attention_size: height of the attention maps that are read; null is a quarter of the latents.
+    """
+
+    path: str = "embedded"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    decoder: str = "full"
+    attention_size: int | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.decoder not in ("full", "linear") and not re.match("tiny:.", self.decoder):
+            raise UnknownWord("model.decoder", self.decoder, ("full", "linear", "tiny:<folder>"))
+        return self
+
+
+class LearnerSpec(Spec):
+    """The model the data is for.
+
+    Args:
+        network: "small", "timm:<model>" or "<module>:<factory>".
+        pretrained: start from timm's weights.
+    """
+
+    network: str = "small"
+    pretrained: bool = False
+
+
+ARMS = {
+    "real_only": ArmSettings("none"),
+    "unguided": ArmSettings("plain", judge=False),
+    "active": ArmSettings("guided"),
+}
+
+
+class Recipe(Spec):
+    """All settings of a run.
+
+    Args:
+        name: what to call it.
+        seed: of the choice of images, the first weights, the order, and all that is drawn.
+        data, prompts, model, sampling, learner, training, mining, proposal, judge, loop: parts.
+        guidance: ways of drawing by name; "plain" always is there and has no terms.
+        arms: what to compare, in this order.
+    """
+
+    name: str = Field("unnamed", pattern=r"^[\w.\-]+$")
+    seed: int = Field(0, ge=0)
+    data: DataSpec
+    prompts: PromptSpec = PromptSpec()
+    model: ModelSpec = ModelSpec()
+    sampling: Sampling = Sampling()
+    guidance: Guidance = {}
+    learner: LearnerSpec = LearnerSpec()
+    training: TrainSettings = TrainSettings()
+    mining: MiningSettings = MiningSettings()
+    proposal: ProposalSettings = ProposalSettings()
+    judge: JudgeSettings = JudgeSettings()
+    loop: LoopSettings = LoopSettings()
+    arms: dict[str, ArmSettings] = Field(ARMS, min_length=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if PLAIN in self.guidance:
+            raise UserError("guidance.plain is the way of drawing without terms; name yours otherwise")
+        for arm in self.arms:
+            if not re.fullmatch(r"[A-Za-z0-9_\-]+", arm):
+                raise UserError(f"the arm '{arm}' names a folder; use letters, digits, _ and -")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON-able values, without what is null; reading them gives the same recipe."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def yaml(self) -> str:
+        """As a file that gives the same recipe."""
+        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of all settings but name, device, the two paths and the arms.
+
+        What the paths lead to is named by its content, and each arm by its own settings, in
+        :meth:`activegen.recipes.run.Run.fingerprint`.
+        """
+        decisive = {k: v for k, v in self.plain().items() if k not in ("name", "arms")}
+        decisive["data"] = {k: v for k, v in decisive["data"].items() if k != "path"}
+        decisive["model"] = {
+            k: v for k, v in decisive["model"].items() if k not in ("path", "device")
+        }
+        return fingerprint(decisive)
+
+
+def packaged() -> dict[str, str]:
+    """The text of each recipe in the package, by name."""
+    folder = importlib.resources.files("activegen.recipes")
+    files = (of for of in folder.iterdir() if of.name.endswith(".yaml"))
+    return {of.name.removesuffix(".yaml"): of.read_text(encoding="utf-8") for of in files}
+
+
+def load(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from a file, or one of the package by its name.
+
+    Args:
+        path_or_name: of it.
+        overrides: ``a.b.c=value``; the value is read as YAML, a number is a place in a list.
+
+    Raises:
+        UnknownWord: no such recipe, or a key that we do not know.
+        UserError: a file that is no recipe, or a value of the wrong type or out of its range.
+    """
+    text, where = _text(str(path_or_name))
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is no YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{where} holds no keys; a recipe has at least 'data'")
+    for override in overrides:
+        _override(raw, override)
+    return parse(raw, where)
+
+
+def parse(raw: dict[str, Any], where: str = "the recipe") -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        UserError: as `load` does.
+    """
+    _known_keys(raw, Recipe, "", where)
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{where}: " + "; ".join(_told(e) for e in error.errors())) from error
+
+
+def keys(kind: Any = Recipe, above: str = "") -> list[str]:
+    """Every key that a recipe may have, with dots: "training.steps"; lists and names are ``*``."""
+    found: list[str] = []
+    for name, inner in _fields(kind).items():
+        path = f"{above}{name}"
+        found.append(path)
+        for stars, part in _parts(inner):
+            found += keys(part, f"{path}.{stars}")
+    return found
+
+
+def _text(path_or_name: str) -> tuple[str, str]:
+    file = Path(path_or_name).expanduser()
+    if file.is_file():
+        if file.stat().st_size > MAX_BYTES:
+            raise UserError(f"{file} is too large for a recipe ({file.stat().st_size} bytes)")
+        try:
+            return file.read_text(encoding="utf-8"), str(file)
+        except (UnicodeDecodeError, OSError) as error:
+            raise UserError(f"{file} cannot be read as text: {error}") from error
+    if file.suffix in (".yaml", ".yml") or len(file.parts) > 1:
+        raise UserError(f"there is no recipe {file}; 'activegen init <your data>' writes one")
+    return choose(packaged(), path_or_name, "recipe"), f"recipe '{path_or_name}'"
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    names = path.strip().split(".")
+    if not equals or not all(names):
+        raise UserError(f"--set {override}: write it as key=value, such as training.steps=100")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: '{text}' is no YAML value: {error}") from error
+    at: Any = raw
+    for depth, name in enumerate(names[:-1]):
+        at = _inside(at, name, ".".join(names[: depth + 1]), override)
+    last = _place(at, names[-1], path, override)
+    at[last] = value
+
+
+def _inside(at: Any, name: str, path: str, override: str) -> Any:
+    place = _place(at, name, path, override)
+    if isinstance(at, dict) and at.get(place) is None:
+        at[place] = {}
+    return at[place]
+
+
+def _place(at: Any, name: str, path: str, override: str) -> Any:
+    if isinstance(at, dict):
+        return name
+    if isinstance(at, list) and name.isdigit() and int(name) < len(at):
+        return int(name)
+    what = f"has {len(at)} items, counted from 0" if isinstance(at, list) else "has no keys"
+    raise UserError(f"--set {override}: there is no {path}; what is above it {what}")
+
+
+def _known_keys(value: Any, kind: Any, path: str, where: str) -> None:
+    """Every key that no part of a recipe has is an error, wherever it is."""
+    known = _fields(kind)
+    if known and isinstance(value, str) and issubclass(kind, OneOf):
+        value = {value: None}
+    if not known or not isinstance(value, dict):
+        return
+    for key, inner in value.items():
+        if key not in known:
+            at = f" in '{path}'" if path else ""
+            raise UnknownWord(f"key{at} of {where}:", str(key), known)
+        below = f"{path}.{key}" if path else key
+        for stars, part in _parts(known[key]):
+            for place, item in _items(inner, stars, below):
+                _known_keys(item, part, place, where)
+
+
+def _items(value: Any, stars: str, path: str) -> list[tuple[str, Any]]:
+    """What is inside so many levels of lists and names."""
+    found = [(path, value)]
+    for _ in range(stars.count("*")):
+        below: list[tuple[str, Any]] = []
+        for place, item in found:
+            if isinstance(item, dict):
+                below += [(f"{place}.{key}", of) for key, of in item.items()]
+            elif isinstance(item, (list, tuple)):
+                below += [(f"{place}.{index}", of) for index, of in enumerate(item)]
+        found = below
+    return found
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Names and types of the keys of a part of a recipe; none for a plain value."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {name: field.annotation for name, field in kind.model_fields.items()}
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return {field.name: hints[field.name] for field in fields(kind)}
+    return {}
+
+
+def _parts(kind: Any, stars: str = "") -> list[tuple[str, Any]]:
+    """The parts of a recipe in a type, and a ``*.`` for each list or name on the way."""
+    if _fields(kind):
+        return [(stars, kind)]
+    if get_origin(kind) in (Union, types.UnionType):
+        return [found for of in get_args(kind) for found in _parts(of, stars)]
+    inner = [of for of in get_args(kind) if of is not Ellipsis]
+    return _parts(inner[-1], f"{stars}*.") if get_origin(kind) in (tuple, list, dict) else []
+
+
+def _told(error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"]) or "the whole"
+    if error["type"] == "missing":
+        return f"'{path}' is missing"
+    return f"'{path}' is {error['input']!r}; {error['msg'][0].lower()}{error['msg'][1:]}"

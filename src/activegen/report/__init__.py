@@ -1,0 +1,9 @@
+"""To look: one self-contained HTML page about a run, finished or not.
+
+Everything on the page is read from the run folder; names from data are escaped, pictures and plots
+are data URIs, and no script is needed.
+"""
+
+from activegen.report.page import write
+
+__all__ = ["write"]

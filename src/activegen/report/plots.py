@@ -1,0 +1,140 @@
+"""Curves as SVG. No word from data enters a plot: names stand in the page's own legend."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from activegen.report.facts import Arm
+from activegen.report.pictures import data_uri
+
+
+@dataclass(frozen=True)
+class Style:
+    """How an arm looks in every plot; colour, marker and dashes each suffice to tell it.
+
+    Args:
+        colour: of Okabe and Ito's palette, which colour-blind readers can tell apart.
+        marker: of matplotlib.
+        sign: the same marker as a character, for the legend.
+        dashes: lengths of stroke and gap, as SVG has them; "" is a full line.
+    """
+
+    colour: str
+    marker: str
+    sign: str
+    dashes: str
+
+
+BASE = Style("#4d4d4d", "s", "■", "5 2.5")
+STYLES = (
+    Style("#0072b2", "o", "●", ""),
+    Style("#d55e00", "^", "▲", ""),
+    Style("#009e73", "D", "◆", "7 2"),
+    Style("#cc79a7", "v", "▼", "2 1.5"),
+    Style("#e69f00", "P", "✚", "7 2 2 2"),
+    Style("#56b4e9", "X", "✖", "4 1"),
+)
+
+_RC = {
+    "font.size": 9.5,
+    "font.family": ["DejaVu Sans"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9aa0a6",
+    "axes.labelcolor": "#3c4043",
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlecolor": "#202124",
+    "xtick.color": "#5f6368",
+    "ytick.color": "#5f6368",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e7eb",
+    "hatch.linewidth": 0.6,
+    "svg.hashsalt": "activegen",
+}
+
+
+def styles(arms: Sequence[Arm], baseline: Arm | None) -> dict[str, Style]:
+    """One for each arm by name; the baseline is grey."""
+    others = [arm.name for arm in arms if arm is not baseline]
+    found = {name: STYLES[index % len(STYLES)] for index, name in enumerate(others)}
+    return found | ({baseline.name: BASE} if baseline else {})
+
+
+def accuracy_curves(arms: Sequence[Arm], looks: dict[str, Style]) -> str | None:
+    """Accuracy on the test images against optimiser steps; None where nothing was evaluated."""
+    curves = [(arm, [r for r in arm.rounds if r.get("accuracy") is not None]) for arm in arms]
+    if not any(rounds for _, rounds in curves):
+        return None
+    with matplotlib.rc_context(_RC):
+        figure, axes = _figure("Accuracy on real test images", "optimiser steps")
+        for arm, rounds in curves:
+            look = looks[arm.name]
+            dashes = tuple(float(length) for length in look.dashes.split())
+            axes.plot(
+                [r["step"] for r in rounds],
+                [r["accuracy"] for r in rounds],
+                color=look.colour,
+                marker=look.marker,
+                markersize=5,
+                markeredgecolor="white",
+                markeredgewidth=0.6,
+                linewidth=1.8,
+                linestyle=(0, dashes) if dashes else "-",
+            )
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axes.margins(x=0.03, y=0.08)
+        return _svg(figure)
+
+
+def accepted_bars(arms: Sequence[Arm], looks: dict[str, Style]) -> str | None:
+    """Accepted and other images of each round; None where nothing was asked for."""
+    arms = [arm for arm in arms if any(r.get("proposed") for r in arm.rounds)]
+    if not arms:
+        return None
+    with matplotlib.rc_context(_RC):
+        figure, axes = _figure("Synthetic images: accepted, and rejected (hatched)", "round")
+        width = 0.8 / len(arms)
+        for index, arm in enumerate(arms):
+            places = [r["round"] + (index - (len(arms) - 1) / 2) * width for r in arm.rounds]
+            accepted = [r.get("accepted", 0) for r in arm.rounds]
+            rejected = [r.get("proposed", 0) - r.get("accepted", 0) for r in arm.rounds]
+            colour = looks[arm.name].colour
+            axes.bar(places, accepted, width * 0.88, color=colour, linewidth=0.8, edgecolor=colour)
+            axes.bar(
+                places,
+                rejected,
+                width * 0.88,
+                bottom=accepted,
+                facecolor="white",
+                edgecolor=colour,
+                linewidth=0.8,
+                hatch="/////",
+            )
+        axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.grid(False, axis="x")
+        return _svg(figure)
+
+
+def _figure(title: str, below: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.8, 3.3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, pad=10)
+    axes.set_xlabel(below)
+    axes.tick_params(length=0)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+    return data_uri(file.getvalue(), "image/svg+xml")

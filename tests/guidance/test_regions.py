@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+import gaussian
+from activegen.diffusion.sampling import Sampling
+from activegen.guidance import Attention, Everywhere, ReferencePull
+from activegen.guidance.regions import EVERYWHERE
+from guidance import seams
+
+
+def estimate(maps: torch.Tensor):
+    clean = torch.zeros(len(maps), 3, 8, 8)
+    return seams.estimate(clean, [0] * len(maps), maps)
+
+
+def maps() -> torch.Tensor:
+    return 0.02 + 0.1 * torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 10.0])
+def test_attention_is_between_zero_and_one_on_the_latents(sharpness):
+    mask = Attention(sharpness).mask(estimate(maps()))
+    assert mask.shape == (2, 1, 8, 8)
+    assert mask.min() >= 0 and mask.max() <= 1
+    assert (mask.amax((1, 2, 3)) > 0.9).all() and (mask.amin((1, 2, 3)) < 0.1).all()
+
+
+def test_sharpness_brings_the_mask_to_its_ends():
+    soft, sharp = (Attention(s).mask(estimate(maps())) for s in (0.0, 50.0))
+    assert (sharp - sharp.round()).abs().mean() < (soft - soft.round()).abs().mean()
+
+
+def test_the_released_code_never_masks():
+    at_step_six = estimate(maps())
+    mask = Attention(released_code=True).mask(at_step_six)
+    assert mask.min() >= 1
+    torch.testing.assert_close(mask.mean(), 1 + 6 * maps().mean(), atol=1e-3, rtol=1e-3)
+
+
+def test_attention_is_the_running_mean_of_the_steps():
+    batch = gaussian.batch(
+        gaussian.World(), sampling=Sampling(6), reference=torch.zeros(1, 3, 4, 4)
+    )
+    seen = seams.seen(batch, [ReferencePull(until=2.0)])
+    for step in seen:
+        assert step.attention is not None
+        torch.testing.assert_close(step.attention, gaussian.World.looks(step.clean))
+
+
+def test_everywhere_is_everywhere():
+    assert torch.equal(Everywhere().mask(estimate(maps())), torch.ones(2, 1, 8, 8))
+    assert Everywhere() == EVERYWHERE
+    assert Attention.wants_attention and not Everywhere.wants_attention
