@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -43,8 +42,8 @@ WORD = "forest"
 def untrained() -> StableDiffusion:
     """The embedded generator's networks with random weights: as fast, and draws nothing."""
     torch.manual_seed(SEED)
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer, text = train.text_parts([f"a satellite photo of a {WORD}"] * 9, Path(folder))
+    tokenizer = train.text_tokenizer([f"a satellite photo of a {WORD}"] * 9)
+    text = train.text_encoder(tokenizer)
     unet = train.denoiser(text.config.hidden_size)
     parts = unet, train.autoencoder(), text, tokenizer, train.noise_schedule()
     return StableDiffusion(*parts, name="untrained, the embedded generator's configuration")

@@ -156,7 +156,7 @@ def test_saved_data_sets_with_names_for_labels_and_a_split_without(tmp_path: Pat
     assert train.classes == ("lake", "wood")
     assert train.labels == (1, 0)
     assert levels(train) == [0, 1]
-    with pytest.raises(UnknownWord, match="column of .* 'label'"):
+    with pytest.raises(UnknownWord, match=r"column of .* 'label'"):
         read_hugging_face(str(tmp_path / "set"), "hidden")
 
 

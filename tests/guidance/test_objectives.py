@@ -114,7 +114,7 @@ def test_a_class_without_latents_is_not_moved():
     world = gaussian.World()
     bank = seams.bank(world)
     bank = MemoryBank({k: v for k, v in bank.latents.items() if k == 0}, bank.spread)
-    value = Repulsion(bank, 1.5).value(seams.estimate(torch.rand(2, 3, 4, 4), [0, 1]))
+    value = Repulsion(bank, 1.5).value(seams.estimate(bank.latents[0][:2], [0, 1]))
     assert value[0] < 0 and value[1] == 0
     guidance = [Ascend("conditioning", "denoiser", (Repulsion(bank, 1.5),), 0.05)]
     plain = sample(gaussian.batch(world, ["red", "green"])).latents

@@ -44,7 +44,7 @@ class Denoised:
 
     output: Latents
     clean: Latents
-    attention: Float[Tensor, "b h w"] | None = None
+    attention: Float[Tensor, "b h_a w_a"] | None = None
 
 
 @runtime_checkable

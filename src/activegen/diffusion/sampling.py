@@ -96,7 +96,7 @@ class Estimate:
         latents: Latents,
         clean: Latents,
         conditioning: Conditioning,
-        attention: Float[Tensor, "b h w"] | None,
+        attention: Float[Tensor, "b h_a w_a"] | None,
         target: Int[Tensor, " b"],
         decode: Decoder,
     ):
@@ -193,7 +193,7 @@ class Drawn:
 
     latents: Latents
     images: Images
-    attention: Float[Tensor, "b h w"] | None
+    attention: Float[Tensor, "b h_a w_a"] | None
     presence: Float[Tensor, " b"] | None
     skipped: Int[Tensor, " b"]
     calls: int

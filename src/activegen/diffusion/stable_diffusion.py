@@ -8,7 +8,7 @@ Rombach et al. (2022), https://arxiv.org/abs/2112.10752.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import diffusers
 import torch
@@ -67,7 +67,7 @@ class StableDiffusion:
         path: str | Path,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-    ) -> Self:
+    ) -> "StableDiffusion":
         """From a folder in diffusers' layout (or a Hub id where there is a network).
 
         Raises:

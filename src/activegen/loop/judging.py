@@ -13,7 +13,7 @@ from activegen.loop.sanity import defect
 from activegen.records import Request, Sample, TaskModel, UserError, Verdict
 from activegen.store import from_png
 
-Thumbnails = Float[Tensor, "n 3 16 16"]
+Thumbnails = Float[Tensor, "_ 3 16 16"]
 
 REASONS = {
     "not finite": "the denoiser diverged; there is no picture",

@@ -4,5 +4,6 @@ To add an experiment, write a ``.yaml`` here (or anywhere); it is found by its n
 """
 
 from activegen.recipes.schema import Recipe, load, packaged, parse
+from activegen.recipes.run import Run
 
-__all__ = ["Recipe", "load", "packaged", "parse"]
+__all__ = ["Recipe", "Run", "load", "packaged", "parse"]

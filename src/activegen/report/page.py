@@ -22,6 +22,7 @@ SHOWN = 48  # samples of each arm
 PHASES = ("train", "evaluate", "mine", "generate", "judge")
 NBSP = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
+NONE = "\N{EN DASH}"
 
 Reference = Callable[[str], UInt8[Tensor, "3 h w"] | None]
 
@@ -91,7 +92,7 @@ def percent(value: float | None) -> str:
     >>> percent(0.8425).replace(NBSP, " ")
     '84.2 %'
     """
-    return "–" if value is None else f"{100 * value:.1f}{NBSP}%"
+    return NONE if value is None else f"{100 * value:.1f}{NBSP}%"
 
 
 def points(value: float | None) -> str:
@@ -101,7 +102,7 @@ def points(value: float | None) -> str:
     '+4.2 points'
     """
     if value is None:
-        return "–"
+        return NONE
     rounded = round(100 * value, 1)
     sign = "+" if rounded > 0 else MINUS if rounded < 0 else "±"
     return f"{sign}{abs(rounded):.1f}{NBSP}points"
@@ -114,7 +115,7 @@ def duration(seconds: float | None) -> str:
     '1 h 02 min'
     """
     if seconds is None:
-        return "–"
+        return NONE
     if seconds < 59.95:
         return f"{seconds:.1f}{NBSP}s"
     minutes, rest = divmod(round(seconds), 60)

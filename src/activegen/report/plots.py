@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ STYLES = (
     Style("#56b4e9", "X", "✖", "4 1"),
 )
 
-_RC = {
+_RC: Any = {
     "font.size": 9.5,
     "font.family": ["DejaVu Sans"],
     "axes.spines.top": False,

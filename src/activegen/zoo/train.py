@@ -34,6 +34,7 @@ from activegen.zoo.domains import Domain, eurosat, rendered
 
 TOKENS = 32
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+VOCABULARY_START = {BEGIN: 0, END: 1}
 WORLD_TILES = 24_000
 WORLD_SEED = 20_24
 
@@ -90,7 +91,7 @@ def text_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
 
     Every byte is a token, inside and at the end of a word, so any text can be written.
     """
-    learner: Any = CLIPTokenizer(vocab={BEGIN: 0, END: 1}, merges=[]).backend_tokenizer
+    learner: Any = CLIPTokenizer(vocab=VOCABULARY_START, merges=[]).backend_tokenizer
     alphabet = sorted(ByteLevel.alphabet())
     trainer = BpeTrainer(
         vocab_size=1024,
@@ -118,11 +119,11 @@ def text_encoder(tokenizer: CLIPTokenizer) -> Any:
         num_hidden_layers=3,
         num_attention_heads=4,
         max_position_embeddings=TOKENS,
-        bos_token_id=tokenizer.convert_tokens_to_ids(BEGIN),
-        eos_token_id=tokenizer.convert_tokens_to_ids(END),
-        pad_token_id=tokenizer.convert_tokens_to_ids(END),
+        bos_token_id=VOCABULARY_START[BEGIN],
+        eos_token_id=VOCABULARY_START[END],
+        pad_token_id=VOCABULARY_START[END],
     )
-    return CLIPTextModel(config)
+    return CLIPTextModel._from_config(config, attn_implementation="eager")
 
 
 def train_autoencoder(domains: list[Domain], work: Path, images: int, device: str) -> Any:
@@ -174,6 +175,7 @@ def train_denoiser(
     work: Path,
     images: int,
     device: str,
+    compiled: bool,
 ) -> dict[str, nn.Module]:
     """The denoiser and the text encoder together, one caption in ten empty."""
     torch.manual_seed(1)
@@ -185,6 +187,7 @@ def train_denoiser(
     text = text.to(device)
     # plain matrix products: the backward of CPU flash attention is slow for 64 tokens
     unet.set_attn_processor(AttnProcessor() if device == "cpu" else AttnProcessor2_0())
+    denoise = torch.compile(unet) if compiled else unet
     schedule = noise_schedule()
     alphas = schedule.alphas_cumprod.to(device)
     scale = vae.config.scaling_factor
@@ -206,10 +209,11 @@ def train_denoiser(
         t = torch.randint(len(alphas), (run.batch,), generator=rng).to(device)
         noise = torch.randn(z.shape, generator=rng).to(device)
         alpha, sigma = (x.view(-1, 1, 1, 1) for x in (alphas[t].sqrt(), (1 - alphas[t]).sqrt()))
-        ids = torch.stack([tokens[caption] for caption in captions]).to(device)
+        ids = torch.stack([tokens[caption] for caption in captions])
+        ids, which = ids.unique(dim=0, return_inverse=True)
         with run.autocast():
-            states = text(ids).last_hidden_state
-            v = unet(alpha * z + sigma * noise, t, states).sample
+            states = text(ids.to(device)).last_hidden_state[which.to(device)]
+            v = denoise(alpha * z + sigma * noise, t, states).sample
         loss = F.mse_loss(v.float(), alpha * noise - sigma * z)
         run.update(loss, {"loss": loss.item()})
     return run.averaged()
@@ -376,6 +380,7 @@ def main() -> None:
     parser.add_argument("--autoencoder-images", type=int, default=120_000)
     parser.add_argument("--images", type=int, default=1_500_000, help="images the denoiser sees")
     parser.add_argument("--world-tiles", type=int, default=WORLD_TILES)
+    parser.add_argument("--compile", action="store_true", help="minutes at the start, then faster")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--snapshot", action="store_true", help="export what there is, train nothing"
@@ -406,7 +411,9 @@ def main() -> None:
     latents = torch.load(latent_file, weights_only=True)
     spread = torch.cat([x[0].float() for x in latents]).std().item()
     vae.register_to_config(scaling_factor=1 / spread)
-    models = train_denoiser(domains, latents, vae, options.work, options.images, options.device)
+    models = train_denoiser(
+        domains, latents, vae, options.work, options.images, options.device, options.compile
+    )
     export({"vae": vae, **models}, options.work / "tokenizer", options.out)
 
 

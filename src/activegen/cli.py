@@ -1,0 +1,367 @@
+"""The command line: parse, call, print.
+
+Exit codes: 0 done, 2 something that the user can mend (one line on stderr says what), 130 stopped.
+"""
+
+import json
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from typer.core import TyperGroup
+
+from activegen import __version__
+from activegen.records import UserError
+
+SAID = {
+    "read": "reading images",
+    "judge": "training the judge of labels",
+    "train": "training",
+    "generate": "generating",
+}
+
+
+class _Commands(TyperGroup):
+    """What the user can mend is one line, and Ctrl-C is no error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            _say(f"activegen: {error}")
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as stop:
+            _say("stopped; run the same command to go on")
+            raise typer.Exit(130) from stop
+
+
+app = typer.Typer(
+    name="activegen",
+    cls=_Commands,
+    help="Makes the training images a vision model is missing.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RecipeName = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key; may be given often."),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Nothing on stdout but one JSON object, the last line.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Does it help? Real images only, unguided and guided, in minutes; nothing is downloaded."""
+    _run("demo", [f"seed={seed}"], out, as_json)
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/<name> by default.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check, print the plan and its cost here, and stop.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Carry out a recipe; the same command goes on where it was stopped."""
+    if dry_run:
+        _dry(recipe, overrides or [], out, as_json)
+    else:
+        _run(recipe, overrides or [], out, as_json)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Your data: folders of images, parquet or CSV.")],
+    out: Annotated[Path, typer.Option(help="Where to write the recipe.")] = Path("recipe.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Look at your data and write a commented recipe for it."""
+    from activegen.recipes import parse, writing
+
+    if out.exists() and not force:
+        raise UserError(f"'{out}' is there already; choose another --out, or add --force")
+    seen = writing.look(folder)
+    text = writing.recipe_text(seen)
+    import yaml
+
+    parse(yaml.safe_load(text), str(out))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    table = Table("class", "train", seen.test_split, title=f"{seen.layout}: {seen.path}")
+    for name, (train, test) in seen.counts.items():
+        table.add_row(_plain(name), str(train), str(test))
+    Console().print(table)
+    typer.echo(f"smaller sides from about {seen.sides[0]} pixels, largest {seen.sides[1]}")
+    _tell_skipped(seen.skipped)
+    typer.echo(f"wrote {out}; read it, then: activegen run {out} --dry-run")
+
+
+@app.command()
+def generate(
+    recipe: RecipeName,
+    model: Annotated[
+        Path, typer.Option(help="A trained classifier: RUN/arms/active/model.safetensors.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the store and the PNG files.")],
+    count: Annotated[int, typer.Option(help="How many images.")] = 16,
+    overrides: Overrides = None,
+) -> None:
+    """Draw guided images for a trained classifier, without the loop."""
+    from activegen.recipes import Run, drawing, load
+
+    with _Bars() as bars:
+        verdicts = drawing.draw(Run(load(recipe, overrides or []), out, bars.see), model, count)
+    accepted = sum(verdict.accepted for verdict in verdicts)
+    typer.echo(f"{accepted} of {len(verdicts)} images were accepted; they are in {out / 'images'}")
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Run folder, finished or not.")]) -> None:
+    """Write RUN/report.html."""
+    from activegen.report import write
+
+    typer.echo(write(run))
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe to check, too.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show versions, device, disk and the embedded generator; check a recipe."""
+    from activegen.recipes import Run, load
+    from activegen.recipes.health import embedded_problem, facts
+
+    table = Table(show_header=False)
+    for name, value in facts().items():
+        table.add_row(name, value)
+    Console().print(table)
+    if problem := embedded_problem():
+        raise UserError(problem)
+    if recipe is not None:
+        checked = Run(load(recipe, overrides or []), Path("runs") / "doctor")
+        checked.check()
+        _tell_skipped(checked.data.skipped)
+    typer.echo("no problems found")
+
+
+def documentation() -> str:
+    """``docs/cli.md``: the help of each command."""
+    group: Any = typer.main.get_command(app)
+    top = group.make_context("activegen", ["--version"], resilient_parsing=True, max_content_width=88)
+    parts = ["# The command line\n\nMade by `python -m activegen.cli`; do not edit.\n"]
+    parts.append(f"```text\n{group.get_help(top).rstrip()}\n```\n")
+    for name, command in group.commands.items():
+        inner = command.context_class(
+            command, info_name=name, parent=top, max_content_width=88, terminal_width=88
+        )
+        parts.append(f"## activegen {name}\n\n```text\n{command.get_help(inner).rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """The command ``activegen``."""
+    _quiet()
+    app()
+
+
+def _run(recipe: str, overrides: list[str], out: Path | None, as_json: bool) -> None:
+    from activegen.recipes import Run, load
+    from activegen.report import write
+
+    loaded = load(recipe, overrides)
+    folder = out or Path("runs") / loaded.name
+    begun = time.monotonic()
+    with _Bars() as bars:
+        at_work = Run(loaded, folder, bars.see)
+        result = at_work.carry_out()
+    _tell_skipped(at_work.data.skipped)
+    page = write(folder)
+    arms = result["arms"]
+    if as_json:
+        typer.echo(json.dumps(_figures(arms, time.monotonic() - begun, page)))
+        return
+    Console().print(_table(arms))
+    typer.echo(f"report: {page}")
+
+
+def _figures(arms: dict[str, Any], seconds: float, page: Path) -> dict[str, Any]:
+    last = arms.get("active") or next(
+        (arm for arm in reversed(arms.values()) if arm["proposed"]), {"images": 0, "rejected": {}}
+    )
+    return {
+        **{name: arm["accuracy"] for name, arm in arms.items()},
+        "images": last["images"],
+        "rejected": last["rejected"],
+        "seconds": round(seconds, 1),
+        "report": str(page),
+    }
+
+
+def _table(arms: dict[str, Any]) -> Table:
+    table = Table("arm", "accuracy", "to real_only", "worst class", "images", "rejected")
+    base = arms.get("real_only", {}).get("accuracy")
+    for name, arm in arms.items():
+        worst = arm["per_class"][arm["worst_class"]]
+        difference = "" if base is None or name == "real_only" else f"{arm['accuracy'] - base:+.2%}"
+        table.add_row(
+            name,
+            f"{arm['accuracy']:.2%}",
+            difference,
+            f"{_plain(arm['worst_class'])} {'' if worst is None else f'{worst:.0%}'}",
+            str(arm["images"]),
+            ", ".join(f"{count} {reason}" for reason, count in arm["rejected"].items()),
+        )
+    return table
+
+
+def _dry(recipe: str, overrides: list[str], out: Path | None, as_json: bool) -> None:
+    from activegen.recipes import Run, load
+    from activegen.recipes.plan import judge_steps, measure, plan
+
+    loaded = load(recipe, overrides)
+    with _Bars() as bars:
+        checked = Run(loaded, out or Path("runs") / loaded.name, bars.see)
+        checked.check()
+        pace = measure(checked)
+    arms = plan(checked)
+    seconds = {arm.name: pace.seconds(arm) for arm in arms}
+    total = sum(seconds.values()) + judge_steps(checked) * pace.learner_step
+    _tell_skipped(checked.data.skipped)
+    if as_json:
+        planned = {arm.name: vars(arm) | {"seconds": seconds[arm.name]} for arm in arms}
+        typer.echo(json.dumps({"arms": planned, "minutes": total / 60}))
+        return
+    train, test = checked.data.train, checked.data.test
+    typer.echo(f"{len(train)} real images of {len(train.classes)} classes, {len(test)} to test on")
+    table = Table("arm", "images", "denoiser calls", "training steps", "about minutes")
+    for arm in arms:
+        cells = (arm.images, arm.denoiser_calls, arm.learner_steps)
+        table.add_row(arm.name, *map(str, cells), f"{seconds[arm.name] / 60:.1f}")
+    Console().print(table)
+    typer.echo(f"about {total / 60:.1f} minutes on this machine; nothing was written")
+
+
+class _Bars:
+    """Progress on stderr: what is done now, with its rate and the time left, and each round."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.now: tuple[str, TaskID] = ("", TaskID(0))
+        self.rounds: dict[str, TaskID] = {}
+        self.begun = time.monotonic()
+
+    def __enter__(self) -> "_Bars":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def see(self, event: Any) -> None:
+        """An event of a run."""
+        if event.phase == "round":
+            self._round(event)
+            return
+        name = f"{event.arm} {SAID[event.phase]}".strip()
+        if self.now[0] != name or event.done == 1:
+            if self.now[0]:
+                self.progress.remove_task(self.now[1])
+            self.now = (name, self.progress.add_task(name, total=event.total, rate=""))
+            self.begun = time.monotonic()
+        rate = event.done / max(time.monotonic() - self.begun, 1e-3)
+        self.progress.update(
+            self.now[1], completed=event.done, total=event.total, rate=f"{rate:.1f}/s"
+        )
+
+    def _round(self, event: Any) -> None:
+        if event.arm not in self.rounds:
+            task = self.progress.add_task(f"{event.arm}: rounds", total=event.total, rate="")
+            self.rounds[event.arm] = task
+        self.progress.update(self.rounds[event.arm], completed=event.done)
+        seen = event.summary.get("accuracy")
+        accuracy = "" if seen is None else f", test accuracy {seen:.1%}"
+        drawn = event.summary["proposed"]
+        images = f", {event.summary['accepted']} of {drawn} images accepted" if drawn else ""
+        self.progress.console.print(
+            f"{event.arm}: round {event.done} of {event.total}{accuracy}{images}", markup=False
+        )
+
+
+def _tell_skipped(skipped: tuple[tuple[str, str], ...]) -> None:
+    for _, reason in skipped[:5]:
+        _say(f"left out: {reason}")
+    if len(skipped) > 5:
+        _say(f"left out: {len(skipped) - 5} more images that cannot be read")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _plain(text: str) -> str:
+    """Names of data hold no markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _quiet() -> None:
+    """Libraries that we call tell what we do not want to know."""
+    warnings.filterwarnings("ignore")
+    import diffusers
+    import transformers
+
+    diffusers.logging.set_verbosity_error()
+    diffusers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(documentation())

@@ -1,0 +1,232 @@
+"""The diffusion model of a recipe: checked before any work, loaded when it is needed."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from activegen.data.images import RealImages
+from activegen.data.prompts import Prompts, bare
+from activegen.diffusion.attention import focus
+from activegen.diffusion.decoders import Decoder, LinearDecoder, TinyDecoder
+from activegen.diffusion.levels import SCHEDULERS
+from activegen.diffusion.sampling import Sampling
+from activegen.diffusion.stable_diffusion import StableDiffusion
+from activegen.records import UserError, choose, fingerprint
+from activegen.recipes.schema import ModelSpec
+from activegen.store.files import open_folder
+from activegen.zoo import LAND_COVER
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PARTS = ("unet", "vae", "text_encoder")
+ENDS = 2**20  # bytes at both ends of a weights file that name its content
+PAIRS = 32  # latents and pictures that a linear decoder is fitted on
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a diffusion model is.
+
+    Args:
+        path: a folder, or a Hub id.
+        folder: the folder; None for a Hub id, which nothing is known of before it is loaded.
+    """
+
+    path: str
+    folder: Path | None
+
+    @classmethod
+    def of(cls, path: str) -> "Place":
+        """What a recipe means by ``model.path``.
+
+        Raises:
+            UserError: there is no such folder.
+        """
+        folder = LAND_COVER if path == "embedded" else Path(path).expanduser()
+        if folder.is_dir():
+            return cls(str(folder), folder)
+        if path == "embedded":
+            raise UserError(
+                f"the embedded generator is missing from this installation ({folder}); install "
+                "activegen again, or give a folder: --set model.path=<folder>"
+            )
+        if path.count("/") != 1 or path.startswith((".", "/", "~")):
+            raise UserError(f"model.path: there is no folder '{path}'; give one in diffusers' layout")
+        return cls(path, None)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of configs, and of size and both ends of each weights file; a Hub id is its own."""
+        if self.folder is None:
+            return fingerprint(self.path)
+        digest = hashlib.sha256()
+        for part in (*PARTS, "tokenizer", "scheduler"):
+            for file in sorted((self.folder / part).glob("*")):
+                if file.suffix in (".json", ".txt", ".safetensors"):
+                    digest.update(f"{part}/{file.name}\n{file.stat().st_size}\n".encode())
+                    digest.update(_ends(file))
+        return digest.hexdigest()[:16]
+
+    def check(self) -> None:
+        """Looks at the parts without loading them.
+
+        Raises:
+            UserError: a part is missing, damaged, or a pickle.
+        """
+        if self.folder is None:
+            return
+        for part in PARTS:
+            folder = self.folder / part
+            if not (folder / "config.json").is_file():
+                raise UserError(
+                    f"'{self.folder}' is no model in diffusers' layout: {part}/config.json is "
+                    "missing; give the folder that has unet, vae, text_encoder and tokenizer"
+                )
+            weights = sorted(folder.glob("*.safetensors"))
+            if not weights:
+                pickles = sorted(of.name for kind in ("*.bin", "*.pt", "*.ckpt") for of in folder.glob(kind))
+                found = f"only '{pickles[0]}', a pickle, which can run any program" if pickles else "none"
+                raise UserError(
+                    f"no safetensors weights in {folder}: {found}. Convert the model with "
+                    "diffusers' save_pretrained(..., safe_serialization=True)"
+                )
+            for file in weights:
+                _readable(file)
+
+    def tokenizer(self) -> CLIPTokenizer:
+        """Its tokenizer alone.
+
+        Raises:
+            UserError: there is none.
+        """
+        try:
+            return CLIPTokenizer.from_pretrained(self.path, subfolder="tokenizer")
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"'{self.path}' has no tokenizer that can be read: {error}") from error
+
+    def load(self, spec: ModelSpec, device: torch.device) -> StableDiffusion:
+        """The model.
+
+        Raises:
+            UserError: as `StableDiffusion.load` does.
+        """
+        model = StableDiffusion.load(self.path, device, DTYPES[spec.dtype])
+        if spec.attention_size is None:
+            return model
+        parts = (model.unet, model.vae, model.text_encoder, model.tokenizer, model.scheduler)
+        return StableDiffusion(*parts, model.name, spec.attention_size)
+
+
+def device(name: str) -> torch.device:
+    """ "auto" is a GPU where there is one.
+
+    Raises:
+        UserError: torch cannot use it here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"model.device '{name}' cannot be used here: {reason}; try 'auto'") from error
+
+
+def check_prompts(tokenizer: CLIPTokenizer, prompts: Prompts, classes: Sequence[str]) -> None:
+    """Finds every wording's tokens in every prompt.
+
+    Raises:
+        UserError: a class word is not in its prompt, or behind what the model reads.
+    """
+    for name in classes:
+        for wording in choose(prompts.words, name, "class"):
+            said = [template.replace("{word}", wording) for template in prompts.templates]
+            try:
+                focus(tokenizer, said, [bare(wording)] * len(said))
+            except UserError as error:
+                raise UserError(f"class '{name}': {error}") from error
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Looks for a scheduler that we do not know, and for no steps.
+
+    Raises:
+        UserError: there is such a thing.
+    """
+    if sampling.scheduler:
+        choose(SCHEDULERS, sampling.scheduler, "sampling.scheduler")
+    if sampling.num_steps < 1:
+        raise UserError(f"sampling.num_steps is {sampling.num_steps}; give at least 1")
+
+
+def check_decoder(word: str) -> None:
+    """Looks for the folder of a tiny decoder.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if word.startswith("tiny:"):
+        TinyDecoder(word.removeprefix("tiny:"))
+
+
+def decoder(word: str, model: StableDiffusion, train: RealImages, folder: Path, of: str) -> Decoder | None:
+    """For pictures that gradients see; None is the model's own.
+
+    Args:
+        word: of the recipe.
+        model: whose latents it reads.
+        train: real images that a linear one is fitted on.
+        folder: where a fitted one is kept.
+        of: fingerprint of what it is fitted on.
+    """
+    if word == "full":
+        return None
+    if word.startswith("tiny:"):
+        return TinyDecoder(word.removeprefix("tiny:"), model.device)
+    file = folder / f"linear-{of}.safetensors"
+    if not file.exists():
+        made = _fitted(model, train)
+        kept = {"weight": made.weight.cpu(), "bias": made.bias.cpu(), "patch": torch.tensor(made.patch)}
+        open_folder(str(folder)).write(file.name, save(kept))
+    found = load_file(file, device=str(model.device))
+    return LinearDecoder(found["weight"], found["bias"], int(found["patch"]))
+
+
+@torch.inference_mode()
+def _fitted(model: StableDiffusion, train: RealImages) -> LinearDecoder:
+    """On real images' latents and what the model makes of them, evenly over the training set."""
+    chosen = sorted({len(train) * k // PAIRS for k in range(min(PAIRS, len(train)))})
+    latents: list[Tensor] = []
+    pictures: list[Tensor] = []
+    for index in chosen:
+        latents.append(model.encode(train.image(index).to(model.device).unsqueeze(0) / 255))
+        pictures.append(model.full(latents[-1]))
+    return LinearDecoder.fit(torch.cat(latents), torch.cat(pictures))
+
+
+def _readable(file: Path) -> None:
+    try:
+        with safe_open(str(file), framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is damaged ({error}); copy it again") from error
+
+
+def _ends(file: Path) -> bytes:
+    size = file.stat().st_size
+    with file.open("rb") as data:
+        if file.suffix == ".json":
+            return json.dumps(json.load(data), sort_keys=True).encode()
+        if size <= 2 * ENDS:
+            return data.read()
+        start = data.read(ENDS)
+        data.seek(-ENDS, 2)
+        return start + data.read()

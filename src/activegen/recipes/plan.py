@@ -1,0 +1,198 @@
+"""What a run is going to do, and about how long it takes here."""
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from activegen.data.prompts import bare
+from activegen.diffusion.levels import Level
+from activegen.diffusion.model import Conditioning
+from activegen.diffusion.sampling import Batch, seeded
+from activegen.recipes.run import Run
+from activegen.recipes.steering import gradients
+from activegen.scores import cross_entropy
+from activegen.tasks.pool import gather
+
+PATIENCE = 5.0  # seconds that a measured batch may take
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """One arm.
+
+    Args:
+        name: of it.
+        images: that it asks for, at most.
+        denoiser_calls: for all of them, batches times steps.
+        with_gradient: images times steps that need a backward.
+        image_steps: images times steps.
+        learner_steps: optimiser steps of all its learners.
+    """
+
+    name: str
+    images: int
+    denoiser_calls: int
+    with_gradient: int
+    image_steps: int
+    learner_steps: int
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds on this machine.
+
+    Args:
+        image_step: of one image in one denoiser call.
+        image_gradient: the same with the backward.
+        picture: to decode one image.
+        learner_step: of the optimiser.
+    """
+
+    image_step: float
+    image_gradient: float
+    picture: float
+    learner_step: float
+
+    def seconds(self, arm: ArmPlan) -> float:
+        """Of an arm."""
+        plain = (arm.image_steps - arm.with_gradient) * self.image_step
+        drawing = plain + arm.with_gradient * self.image_gradient + arm.images * self.picture
+        return drawing + arm.learner_steps * self.learner_step
+
+
+def plan(run: Run) -> list[ArmPlan]:
+    """Of each arm, if nothing is rejected before it is drawn."""
+    return [_arm(run, arm) for arm in run.recipe.arms]
+
+
+def judge_steps(run: Run) -> int:
+    """Optimiser steps of the model that checks labels."""
+    spec = run.recipe.judge
+    needed = any(a.judge and a.generate != "none" for a in run.recipe.arms.values())
+    return spec.members * spec.steps if needed and spec.network else 0
+
+
+def measure(run: Run) -> Pace:
+    """Times one denoiser batch, one backward, one decode and a few learner steps."""
+    learner_step = _learner_step(run)
+    if not run.generates:
+        return Pace(0.0, 0.0, 0.0, learner_step)
+    count = 1
+    step = _denoiser_step(run, count)
+    if step * run.recipe.loop.batch < PATIENCE:
+        count = run.recipe.loop.batch
+        step = _denoiser_step(run, count)
+    return Pace(step / count, _gradient(run, count) / count, _picture(run), learner_step)
+
+
+def _arm(run: Run, arm: str) -> ArmPlan:
+    recipe, settings = run.recipe, run.recipe.arms[arm]
+    loop, steps = recipe.loop, recipe.sampling.num_steps
+    generating = 0 if settings.generate == "none" else loop.generating
+    images = batches = with_gradient = 0
+    for number in range(generating):
+        for way, count in _counts(run, settings.generate, number).items():
+            images += count
+            batches += math.ceil(count / loop.batch)
+            with_gradient += count * gradients(recipe.guidance.get(way, ()), steps)
+    return ArmPlan(
+        name=arm,
+        images=images,
+        denoiser_calls=batches * steps,
+        with_gradient=with_gradient,
+        image_steps=images * steps,
+        learner_steps=_learner_steps(run, settings.generate, generating),
+    )
+
+
+def _counts(run: Run, generate: str, number: int) -> dict[str, int]:
+    proposal = run.recipe.proposal
+    if generate == "plain":
+        return {"plain": proposal.budget}
+    budget = min(proposal.budget, len(run.data.train) * run.recipe.mining.max_repeats)
+    shares = proposal.shares(number / max(run.recipe.loop.generating - 1, 1))
+    counts = {way: round(budget * share) for way, share in shares.items()}
+    most = max(counts, key=lambda way: counts[way])
+    counts[most] += budget - sum(counts.values())
+    return counts
+
+
+def _learner_steps(run: Run, generate: str, generating: int) -> int:
+    loop, steps = run.recipe.loop, run.recipe.training.steps
+    main = steps * loop.rounds if loop.restart else steps
+    if generate != "guided" or run.recipe.mining.split != "cross_fit":
+        return main
+    each = steps * generating if loop.restart else round(steps * generating / loop.rounds)
+    return main + run.recipe.mining.folds * each
+
+
+def _learner_step(run: Run) -> float:
+    learner = run.learner()
+    pool = gather(run.data.train.subset(range(min(len(run.data.train), 64))), run.recipe.data.size)
+    last = min(learner.settings.steps, 4)
+    learner.train(pool, 1)
+    if last == 1:
+        return 0.0
+    start = time.perf_counter()
+    learner.train(pool, last)
+    return (time.perf_counter() - start) / (last - 1)
+
+
+def _first(run: Run, count: int) -> tuple[Tensor, Conditioning, Level, Tensor]:
+    """Latents, text and level of a first step, and targets."""
+    model, sampling = run.model(), run.recipe.sampling
+    noise, rngs = seeded(range(count), model.noise_shape)
+    noise = noise.to(model.device)
+    name = run.data.train.classes[0]
+    wording = run.prompts.words[name][0]
+    prompt = run.prompts.templates[0].replace("{word}", wording)
+    text = model.condition([prompt] * count, [bare(wording)] * count, sampling.negative_prompt)
+    target = torch.zeros(count, dtype=torch.long, device=model.device)
+    solver = Batch(model, sampling, noise, rngs, text, target).solver()
+    level = solver.levels[0]
+    return solver.latents(solver.start(noise), level), text, level, target
+
+
+def _denoiser_step(run: Run, count: int) -> float:
+    latents, text, level, _ = _first(run, count)
+    with torch.inference_mode():
+        return _timed(
+            lambda: run.model().denoise(latents, text, level, run.recipe.sampling.cfg_scale)
+        )
+
+
+def _gradient(run: Run, count: int) -> float:
+    model = run.model()
+    latents, text, level, target = _first(run, count)
+    decode, task = run.decoder(model) or model.full, run.classifier().to(run.device).eval()
+
+    def step() -> None:
+        moved = text.text.clone().requires_grad_()
+        denoised = model.denoise(
+            latents, text.with_text(moved), level, run.recipe.sampling.cfg_scale
+        )
+        seen = task.predict(decode(denoised.clean).clamp(0, 1))
+        torch.autograd.grad(cross_entropy(seen, target).sum(), moved)
+
+    return _timed(step)
+
+
+def _picture(run: Run) -> float:
+    latents = _first(run, 1)[0]
+    with torch.inference_mode():
+        return _timed(lambda: run.model().decode(latents))
+
+
+def _timed(work) -> float:
+    """Seconds of the second time; the first warms up."""
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+    return seconds

@@ -1,0 +1,379 @@
+"""A run: words made objects, everything checked before any work, one arm after the other.
+
+```
+<run>/recipe.yaml            resolved, with all overrides
+<run>/environment.json       versions and machine
+<run>/judge/                 weights of the model that checks labels
+<run>/arms/<arm>/store/      what was generated
+<run>/arms/<arm>/learners/   states of training
+<run>/arms/<arm>/model.safetensors
+<run>/result.json            figures of each arm
+```
+
+The same run goes on where it was stopped.
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from activegen.data.prompts import Prompts, prompts_for
+from activegen.diffusion.stable_diffusion import StableDiffusion
+from activegen.guidance import MemoryBank
+from activegen.loop.executor import LocalExecutor
+from activegen.loop.judging import Judge, Trusting
+from activegen.loop.proposing import ADVERSARIAL, GUIDED
+from activegen.loop.rounds import ArmSettings, Parts, active_generation
+from activegen.records import TaskModel, UserError, fingerprint
+from activegen.recipes import data, generator, steering
+from activegen.recipes.progress import Event, Observer, WatchedExecutor, WatchedLearner, silent
+from activegen.recipes.schema import Recipe
+from activegen.store import Store
+from activegen.store.files import open_folder
+from activegen.tasks.classifier import Classifier
+from activegen.tasks.committee import Committee
+from activegen.tasks.learner import Learner
+from activegen.tasks.networks import build
+from activegen.tasks.pool import gather
+from activegen.tasks.seeding import seeded
+
+LIBRARIES = ("activegen", "torch", "torchvision", "diffusers", "transformers", "accelerate")
+FREE = 200 * 2**20  # bytes of disk without which no run begins
+
+
+class Run:
+    """A recipe at work in a folder.
+
+    Args:
+        recipe: what to do.
+        folder: of the run; made when work begins.
+        observer: is told of every step.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, observer: Observer = silent):
+        self.recipe, self.folder, self.observer = recipe, folder, observer
+        self._loaded: StableDiffusion | None = None
+
+    def check(self) -> None:
+        """Looks at all that the recipe names, without any work and without writing a file.
+
+        Raises:
+            UserError: something is missing or does not fit; the message says what.
+        """
+        self._check_folder()
+        generator.check_sampling(self.recipe.sampling)
+        generator.check_decoder(self.recipe.model.decoder)
+        self._check_ways()
+        if self.generates:
+            self.place.check()
+        classes = self.data.train.classes
+        task = self.classifier()
+        steering.terms(self.recipe.guidance, task, MemoryBank())
+        if self.generates:
+            generator.check_prompts(self.place.tokenizer(), self.prompts, classes)
+            if self.place.folder is None:
+                self.model()
+        if self._judged:
+            self._network(self.recipe.judge.network, False, "judge", 0)
+        for arm in self.recipe.arms:
+            root = self.folder / "arms" / arm / "store"
+            if (root / "store.json").exists():
+                Store.create_or_open(str(root), self.fingerprint(arm), classes)
+
+    def carry_out(self) -> dict[str, Any]:
+        """All arms; what ``result.json`` then holds.
+
+        Raises:
+            UserError: as :meth:`check` does, and what the loop finds on its way.
+        """
+        begun = time.monotonic()
+        self.check()
+        self._write("recipe.yaml", self.recipe.yaml())
+        self._write("environment.json", _json(environment()))
+        arms = {arm: self._arm(arm, settings) for arm, settings in self.recipe.arms.items()}
+        result = {
+            "recipe": self.recipe.name,
+            "seed": self.recipe.seed,
+            "arms": arms,
+            "seconds": round(time.monotonic() - begun, 1),
+        }
+        self._write("result.json", _json(result))
+        return result
+
+    @cached_property
+    def data(self) -> data.Data:
+        """The real images."""
+        return data.read(
+            self.recipe.data, self.recipe.seed, lambda *n: self.observer(Event("read", *n))
+        )
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """Of the classes."""
+        spec = self.recipe.prompts
+        return prompts_for(self.data.train.classes, spec.templates, spec.words)
+
+    @cached_property
+    def place(self) -> generator.Place:
+        """Of the diffusion model."""
+        return generator.Place.of(self.recipe.model.path)
+
+    @property
+    def generates(self) -> bool:
+        """Whether any arm needs the diffusion model."""
+        return any(settings.generate != "none" for settings in self.recipe.arms.values())
+
+    def fingerprint(self, arm: str) -> str:
+        """Of all that decides about an arm's result.
+
+        The recipe's settings, the arm's own, names, labels and pixels of the real images, and the
+        diffusion model's files. Not: paths, the device, versions of libraries, the other arms.
+        """
+        settings = self.recipe.arms[arm]
+        model = "" if settings.generate == "none" else self.place.fingerprint
+        own = {"generate": settings.generate, "judge": settings.judge}
+        return fingerprint([self.recipe.fingerprint, self.data.fingerprint, model, own])
+
+    def model(self) -> StableDiffusion:
+        """The diffusion model, loaded once."""
+        if self._loaded is None:
+            self._loaded = self.place.load(self.recipe.model, self.device)
+        return self._loaded
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Of the diffusion model and the learner."""
+        return generator.device(self.recipe.model.device)
+
+    def classifier(self) -> Classifier:
+        """The untrained classifier; the same in each arm."""
+        spec = self.recipe.learner
+        return self._network(spec.network, spec.pretrained, "learner", 0)
+
+    def learner(self, arm: str = "") -> Learner:
+        """An untrained learner; the same in each arm."""
+        settings = self.recipe.training
+        settings = replace(settings, seed=settings.seed + self.recipe.seed)
+        return WatchedLearner(self.classifier(), settings, self.device, self._tell("train", arm))
+
+    def ways(self, task: TaskModel, bank: MemoryBank) -> dict[str, list[Any]]:
+        """Ways of drawing by name."""
+        return steering.terms(self.recipe.guidance, task, bank)
+
+    def judge(self, settings: ArmSettings) -> Judge:
+        """Of an arm."""
+        found = self.data
+        if not settings.judge:
+            return Trusting(found.forbidden)
+        probability = self.recipe.judge.min_probability
+        return Judge(self.label_model, probability, found.forbidden, found.real)
+
+    @cached_property
+    def label_model(self) -> TaskModel | None:
+        """What checks labels: trained on all labelled real images, or read from the run folder."""
+        spec = self.recipe.judge
+        if not spec.network:
+            return None
+        return Committee(tuple(self._member(k) for k in range(spec.members)))
+
+    def parts(self, arm: str) -> Parts:
+        """What the loop needs for an arm."""
+        recipe, found = self.recipe, self.data
+        return Parts(
+            train=found.train,
+            test=found.test,
+            size=recipe.data.size,
+            learner=lambda: self.learner(arm),
+            prompts=self.prompts,
+            model=self.model,
+            sampling=recipe.sampling,
+            steering=self.ways,
+            decoder=self.decoder,
+            judge=self.judge,
+            loop=recipe.loop,
+            mining=recipe.mining,
+            proposal=recipe.proposal,
+            seed=recipe.seed,
+            executor=self.executor(arm),
+        )
+
+    def executor(self, arm: str) -> WatchedExecutor:
+        """Carries out the drawing."""
+        return WatchedExecutor(LocalExecutor(), self._tell("generate", arm))
+
+    def decoder(self, model: StableDiffusion) -> Any:
+        """For pictures that gradients see; None is the model's own."""
+        of = fingerprint([self.place.fingerprint, self.data.fingerprint])
+        return generator.decoder(
+            self.recipe.model.decoder, model, self.data.train, self.folder / "decoder", of
+        )
+
+    def trained(self, file: Path) -> Classifier:
+        """A classifier with the weights of a file: a finished arm's, or a state of training.
+
+        Raises:
+            UserError: it is no such file, or of another network.
+        """
+        classifier = self.classifier().to(self.device).eval()
+        try:
+            with safe_open(str(file), framework="pt") as weights:
+                names = set(weights.keys())
+                prefix = _prefix(names)
+                own = {n.removeprefix(prefix): weights.get_tensor(n) for n in names if n.startswith(prefix)}
+            wanted = classifier.state_dict().keys()
+            classifier.load_state_dict({name: own[name] for name in wanted})
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"'{file}' holds no safetensors weights: {error}") from error
+        except (KeyError, RuntimeError) as error:
+            raise UserError(
+                f"'{file}' has the weights of another network than learner.network "
+                f"'{self.recipe.learner.network}': {error}"
+            ) from error
+        return classifier
+
+    def _arm(self, arm: str, settings: ArmSettings) -> dict[str, Any]:
+        folder = self.folder / "arms" / arm
+        rounds: list[dict[str, Any]] = []
+        total = self.recipe.loop.rounds
+        loop = active_generation(self.parts(arm), arm, settings, folder, self.fingerprint(arm))
+        for summary in loop:
+            rounds.append(summary)
+            self.observer(Event("round", len(rounds), total, arm, summary))
+        if not (folder / "model.safetensors").exists():
+            learner = self.learner()
+            learner.load(folder / "learners" / f"{total - 1:04d}-main.safetensors")
+            weights = {k: v.contiguous() for k, v in learner.averaged.cpu().state_dict().items()}
+            about = {"network": self.recipe.learner.network, "classes": json.dumps(self.data.train.classes)}
+            open_folder(str(folder)).write("model.safetensors", save(weights, about))
+        return figures(rounds, self.data.train.classes)
+
+    def _member(self, number: int) -> Classifier:
+        recipe, spec = self.recipe, self.recipe.judge
+        settings = recipe.training
+        settings = replace(
+            settings,
+            steps=spec.steps,
+            warmup_steps=min(settings.warmup_steps, spec.steps),
+            seed=settings.seed + recipe.seed + 1_000_003 * (number + 1),
+        )
+        made_of = [spec.network, repr(settings), recipe.data.size, self.data.fingerprint]
+        file = f"{fingerprint(made_of)}-{number}.safetensors"
+        classifier = self._network(spec.network, False, "judge", number).to(self.device)
+        files = open_folder(str(self.folder / "judge"))
+        if file in files.names():
+            with safe_open(files.path(file), framework="pt") as weights:
+                state = {name: weights.get_tensor(name) for name in weights.keys()}
+            classifier.load_state_dict(state)
+            return classifier.eval()
+        learner = WatchedLearner(classifier, settings, self.device, self._tell("judge", ""))
+        learner.train(gather(self.data.train, recipe.data.size), settings.steps)
+        state = {k: v.cpu().contiguous() for k, v in learner.averaged.state_dict().items()}
+        files.write(file, save(state))
+        return learner.averaged
+
+    def _network(self, network: str, pretrained: bool, purpose: str, number: int) -> Classifier:
+        """New weights from the recipe's seed, its purpose and its number alone."""
+        with seeded(self.recipe.seed, purpose, number):
+            count = len(self.data.train.classes)
+            return build(network, count, self.recipe.data.size, pretrained)
+
+    @property
+    def _judged(self) -> bool:
+        arms = self.recipe.arms.values()
+        return bool(self.recipe.judge.network) and any(
+            settings.judge and settings.generate != "none" for settings in arms
+        )
+
+    def _check_ways(self) -> None:
+        """The loop asks for ways of drawing by name."""
+        if all(settings.generate != "guided" for settings in self.recipe.arms.values()):
+            return
+        needed = [GUIDED] + [ADVERSARIAL] * (self.recipe.proposal.adversarial_share > 0)
+        for way in needed:
+            if way not in self.recipe.guidance:
+                raise UserError(
+                    f"guidance.{way} is missing: an arm generates 'guided' and draws in this way; "
+                    f"list its terms, or [] for none"
+                )
+
+    def _check_folder(self) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"'{self.folder}' is a file; give a folder with --out")
+        there = next(of for of in (self.folder, *self.folder.absolute().parents) if of.exists())
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise UserError(f"cannot write to '{self.folder}': {error.strerror}") from error
+        space = os.statvfs(there) if hasattr(os, "statvfs") else None
+        if space is not None and space.f_bavail * space.f_frsize < FREE:
+            raise UserError(f"the disk of '{self.folder}' has less than {FREE >> 20} MiB free")
+
+    def _tell(self, phase: str, arm: str) -> Any:
+        return lambda done, total: self.observer(Event(phase, done, total, arm))
+
+    def _write(self, name: str, text: str) -> None:
+        open_folder(str(self.folder)).write(name, text.encode())
+
+
+def figures(rounds: list[dict[str, Any]], classes: tuple[str, ...]) -> dict[str, Any]:
+    """What an arm came to, from the summaries of its rounds; nan becomes None."""
+    last = rounds[-1]
+    rejected: dict[str, int] = {}
+    for summary in rounds:
+        for reason, count in summary["rejected"].items():
+            rejected[reason] = rejected.get(reason, 0) + count
+    per_class = dict(zip(classes, map(_number, last["per_class"]), strict=True))
+    return {
+        "accuracy": last["accuracy"],
+        "per_class": per_class,
+        "worst_class": classes[last["worst_class"]],
+        "ece": last["ece"],
+        "images": sum(summary["accepted"] for summary in rounds),
+        "proposed": sum(summary["proposed"] for summary in rounds),
+        "rejected": rejected,
+        "steps": last["step"],
+        "rounds": rounds,
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command."""
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": sys.argv,
+    }
+
+
+def _prefix(names: set[str]) -> str:
+    """Where the averaged weights are: in an arm's model everywhere, else in a part of a state."""
+    for prefix in ("average.module.", "model."):
+        if any(name.startswith(prefix) for name in names):
+            return prefix
+    return ""
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)

@@ -1,0 +1,192 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import colours
+import pytest
+
+from activegen.loop.mining import MiningSettings
+from activegen.loop.rounds import ArmSettings, LoopSettings, active_generation
+from activegen.records import UserError
+from activegen.store import Store
+
+GUIDED = ArmSettings("guided", judge=True)
+
+
+def results(summaries: list[dict]) -> list[dict]:
+    """Without the seconds, which no two runs share."""
+    return [{k: v for k, v in s.items() if k != "seconds"} for s in summaries]
+
+
+def run(folder: Path, settings: ArmSettings = GUIDED, **changes) -> list[dict]:
+    return list(active_generation(colours.parts(**changes), "a", settings, folder, "recipe"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[Path, list[dict]]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, run(folder)
+
+
+def test_a_round_trains_generates_judges_and_stores(undisturbed):
+    folder, summaries = undisturbed
+    assert [s["step"] for s in summaries] == [8, 16, 24]
+    assert [s["proposed"] for s in summaries] == [6, 6, 0]
+    for summary in summaries:
+        assert summary["accepted"] + sum(summary["rejected"].values()) == summary["proposed"]
+    store = Store(str(folder / "store"))
+    requests = [r for k in store.rounds() for r in store.round(k).plan() or []]
+    guided = [r for r in requests if r.steering != "plain"]
+    assert guided and all(r.reference.startswith("train/") and r.state for r in guided)
+    assert {r.steering for r in requests} >= {"guided", "adversarial"}
+
+
+def test_accepted_images_are_trained_on(tmp_path):
+    from activegen.loop.rounds import _Run
+
+    parts = colours.parts()
+    summaries = list(active_generation(parts, "a", GUIDED, tmp_path, "recipe"))
+    later = _Run(parts, "a", GUIDED, tmp_path, "recipe")
+    assert len(later._synthetic(2)) == sum(s["accepted"] for s in summaries)
+    assert len(later._synthetic(0)) == 0
+
+
+def test_the_same_run_twice_is_the_same(undisturbed, tmp_path):
+    folder, summaries = undisturbed
+    assert results(run(tmp_path)) == results(summaries)
+    ours, theirs = Store(str(tmp_path / "store")), Store(str(folder / "store"))
+    assert ours.fingerprints() == theirs.fingerprints()
+
+
+def test_a_finished_run_is_only_read(undisturbed):
+    folder, summaries = undisturbed
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    assert run(folder) == summaries
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("after", range(1, 9))
+def test_a_run_that_stops_anywhere_goes_on_to_the_same_end(undisturbed, tmp_path, after):
+    """Stopped in the executor, between batches of two images."""
+
+    class Stop(Exception):
+        pass
+
+    class Stopping:
+        def __init__(self):
+            self.left = after
+
+        def map(self, work, jobs):
+            for job in jobs:
+                self.left -= 1
+                if self.left == 0:
+                    raise Stop
+                yield work(job)
+
+    folder, summaries = undisturbed
+    stopped = False
+    try:
+        run(tmp_path, executor=Stopping())
+    except Stop:
+        stopped = True
+    assert stopped == (after <= 8)
+    assert results(run(tmp_path)) == results(summaries)
+    ours, theirs = Store(str(tmp_path / "store")), Store(str(folder / "store"))
+    assert ours.fingerprints() == theirs.fingerprints()
+
+
+def test_arms_have_the_same_steps_and_budget(tmp_path):
+    plain = run(tmp_path / "plain", ArmSettings("plain", judge=False))
+    none = run(tmp_path / "none", ArmSettings("none"))
+    assert [s["step"] for s in plain] == [s["step"] for s in none] == [8, 16, 24]
+    assert [s["proposed"] for s in plain] == [6, 6, 0]
+    assert [s["proposed"] for s in none] == [0, 0, 0]
+    targets = [r.target for r in Store(str(tmp_path / "plain/store")).round(0).plan() or []]
+    assert sorted(targets) == [0, 0, 1, 1, 2, 2]
+
+
+def test_an_arm_that_draws_nothing_never_loads_the_model(tmp_path):
+    def refuse():
+        raise AssertionError("loaded")
+
+    run(tmp_path, ArmSettings("none"), model=refuse)
+
+
+def test_held_out_images_are_merged_at_half_time(tmp_path):
+    from activegen.loop.rounds import _Run
+
+    parts = colours.parts(mining=MiningSettings(split="held_out", share=0.34))
+    before = _Run(parts, "a", GUIDED, tmp_path, "recipe")
+    assert len(before.real["main"]) == 12 and len(before.everything) == 18
+    seen = {i for m in before.miners for i in m.unseen.ids}
+    list(active_generation(parts, "a", GUIDED, tmp_path, "recipe"))
+    store = Store(str(tmp_path / "store"))
+    references = {r.reference for k in (0, 1) for r in store.round(k).plan() or [] if r.reference}
+    assert references and references <= seen
+
+
+def test_offline_rounds_start_again(tmp_path):
+    loop = LoopSettings(rounds=2, generate_until=0.5, restart=True, batch=2)
+    assert [s["step"] for s in run(tmp_path, loop=loop)] == [24, 24]
+
+
+def test_another_recipe_is_refused(undisturbed):
+    folder, _ = undisturbed
+    with pytest.raises(UserError, match="recipe"):
+        list(active_generation(colours.parts(), "a", GUIDED, folder, "other"))
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+import colours
+from pathlib import Path
+from activegen.loop.rounds import ArmSettings, active_generation
+import activegen.loop.rounds as rounds
+rounds.SAVE_SECONDS = 0.05
+for summary in active_generation(
+    colours.parts(), "a", ArmSettings("guided", judge=True), Path({folder!r}), "recipe"
+):
+    print("round", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_started_again(undisturbed, tmp_path):
+    """SIGKILL at 20 or more random moments, each in a run that had begun to write."""
+    import random
+    import time
+
+    folder, summaries = undisturbed
+    script = KILLED.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path / "run"))
+    environment = os.environ | {"OMP_NUM_THREADS": str(1)}
+    rng, kills = random.Random(0), 0
+    while kills < 20:
+        target = tmp_path / "run"
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], env=environment, stdout=subprocess.DEVNULL
+        )
+        while not (target / "store" / "store.json").exists() and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 1.5))
+        if process.poll() is None:
+            process.kill()
+            kills += 1
+            process.wait()
+            continue
+        # it was faster than the kill: compare, and begin anew
+        assert process.returncode == 0
+        _same(target, folder)
+        target.rename(tmp_path / f"finished-{kills}")
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    _same(tmp_path / "run", folder)
+    stored = Store(str(tmp_path / "run" / "store"))
+    ended = [stored.round(k).summary() for k in stored.rounds()]
+    assert results([s for s in ended if s]) == json.loads(json.dumps(results(summaries)))
+
+
+def _same(ours: Path, theirs: Path) -> None:
+    mine, other = Store(str(ours / "store")), Store(str(theirs / "store"))
+    assert mine.fingerprints() == other.fingerprints()
