@@ -69,9 +69,9 @@ def modes(model: StableDiffusion, task, bank: MemoryBank, linear: LinearDecoder)
         "+ adversarial (ActGen)": (text(repulsion, adversarial), None),
         "ActGen, linear decoder": (text(repulsion, adversarial), linear),
         "latents through decoder": (latents("decoder"), None),
-        "same, linear decoder": (latents("decoder"), linear),
+        "decoder, linear decoder": (latents("decoder"), linear),
         "latents through denoiser": (latents("denoiser"), None),
-        "same, linear decoder ": (latents("denoiser"), linear),
+        "denoiser, linear decoder": (latents("denoiser"), linear),
     }
 
 

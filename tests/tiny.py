@@ -107,6 +107,8 @@ def model(
     for name, parameter in unet.named_parameters():
         if "attn2.to_q" in name or "attn2.to_v" in name or "attn2.to_out.0.weight" in name:
             parameter.data *= 4  # so that the text matters
+        if "conv_out" in name:
+            parameter.data /= 4  # so that pictures stay in range under strong guidance
     schedule = noise_schedule(prediction)
     return StableDiffusion(
         unet, vae, text_encoder, words, schedule, "tiny", attention_size=attention_size
@@ -135,14 +137,14 @@ def save(model: StableDiffusion, folder: Path, safe: bool = True) -> Path:
         getattr(model, name).save_pretrained(folder / name)
         if not safe:
             (weights,) = (folder / name).glob("*.safetensors")
-            torch.save(getattr(model, name).state_dict(), _pickle(name, folder))
+            torch.save(getattr(model, name).state_dict(), pickle_path(name, folder))
             weights.unlink()
     model.tokenizer.save_pretrained(folder / "tokenizer")
     model.scheduler.save_pretrained(folder / "scheduler")
     return folder
 
 
-def _pickle(name: str, folder: Path) -> Path:
+def pickle_path(name: str, folder: Path) -> Path:
     """Where the libraries look for pickled weights."""
     kind = "pytorch_model.bin" if name == "text_encoder" else "diffusion_pytorch_model.bin"
     return folder / name / kind

@@ -4,7 +4,6 @@ Exit codes: 0 done, 2 something that the user can mend (one line on stderr says 
 """
 
 import json
-import shutil
 import sys
 import time
 import warnings
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -85,7 +85,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     as_json: AsJson = False,
 ) -> None:
-    """Does it help? Real images only, unguided and guided, in minutes; nothing is downloaded."""
+    """See whether it helps, in minutes.
+
+    Trains on real images only, with unguided and with guided ones; nothing is downloaded.
+    """
     _run("demo", [f"seed={seed}"], out, as_json)
 
 
@@ -99,7 +102,10 @@ def run(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Carry out a recipe; the same command goes on where it was stopped."""
+    """Carry out a recipe, or go on with it.
+
+    The same command goes on where it was stopped, and ends as if it had not been.
+    """
     if dry_run:
         _dry(recipe, overrides or [], out, as_json)
     else:
@@ -112,15 +118,15 @@ def init(
     out: Annotated[Path, typer.Option(help="Where to write the recipe.")] = Path("recipe.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Look at your data and write a commented recipe for it."""
+    """Write a commented recipe for your data."""
+    import yaml
+
     from activegen.recipes import parse, writing
 
     if out.exists() and not force:
         raise UserError(f"'{out}' is there already; choose another --out, or add --force")
     seen = writing.look(folder)
     text = writing.recipe_text(seen)
-    import yaml
-
     parse(yaml.safe_load(text), str(out))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
@@ -143,7 +149,10 @@ def generate(
     count: Annotated[int, typer.Option(help="How many images.")] = 16,
     overrides: Overrides = None,
 ) -> None:
-    """Draw guided images for a trained classifier, without the loop."""
+    """Draw guided images for a trained model.
+
+    Once, without the loop, for the training images that the model gets wrong.
+    """
     from activegen.recipes import Run, drawing, load
 
     with _Bars() as bars:
@@ -165,7 +174,10 @@ def doctor(
     recipe: Annotated[str | None, typer.Argument(help="A recipe to check, too.")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Show versions, device, disk and the embedded generator; check a recipe."""
+    """Show versions and machine; find problems.
+
+    Checks the embedded generator and, where one is given, all that a recipe names.
+    """
     from activegen.recipes import Run, load
     from activegen.recipes.health import embedded_problem, facts
 
@@ -185,7 +197,9 @@ def doctor(
 def documentation() -> str:
     """``docs/cli.md``: the help of each command."""
     group: Any = typer.main.get_command(app)
-    top = group.make_context("activegen", ["--version"], resilient_parsing=True, max_content_width=88)
+    top = group.make_context(
+        "activegen", ["--version"], resilient_parsing=True, max_content_width=88
+    )
     parts = ["# The command line\n\nMade by `python -m activegen.cli`; do not edit.\n"]
     parts.append(f"```text\n{group.get_help(top).rstrip()}\n```\n")
     for name, command in group.commands.items():
@@ -227,7 +241,7 @@ def _figures(arms: dict[str, Any], seconds: float, page: Path) -> dict[str, Any]
         (arm for arm in reversed(arms.values()) if arm["proposed"]), {"images": 0, "rejected": {}}
     )
     return {
-        **{name: arm["accuracy"] for name, arm in arms.items()},
+        **{name: round(arm["accuracy"], 4) for name, arm in arms.items()},
         "images": last["images"],
         "rejected": last["rejected"],
         "seconds": round(seconds, 1),
@@ -301,6 +315,8 @@ class _Bars:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.now[0]:
+            self.progress.remove_task(self.now[1])
         self.progress.stop()
 
     def see(self, event: Any) -> None:
@@ -346,8 +362,6 @@ def _say(text: str) -> None:
 
 def _plain(text: str) -> str:
     """Names of data hold no markup."""
-    from rich.markup import escape
-
     return escape(text)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from activegen.records import IGNORE, Logits, Prediction, Score, Scores, Target
+from activegen.records import IGNORE, Logits, Prediction, Score, Scores, Target, UserError
 
 
 def entropy(prediction: Prediction, target: Target) -> Scores:
@@ -34,9 +34,13 @@ def least_confidence(prediction: Prediction, target: Target) -> Scores:
 def margin(prediction: Prediction, target: Target) -> Scores:
     """One minus the lead of the first class over the second, in probability, 0 to 1.
 
-    Scheffer et al. (2001); Settles (2009), section 3.1. A problem with one class has no second.
+    Scheffer et al. (2001); Settles (2009), section 3.1.
+
+    Raises:
+        UserError: there is one class only.
     """
-    first, second = _consensus(prediction.logits).exp().topk(2, dim=1).values.unbind(1)
+    log_p = _of_several(_consensus(prediction.logits))
+    first, second = log_p.exp().topk(2, dim=1).values.unbind(1)
     return _per_image(1 - (first - second), target)
 
 
@@ -65,9 +69,13 @@ def cross_entropy(prediction: Prediction, target: Target) -> Scores:
 
 
 def label_margin(prediction: Prediction, target: Target) -> Scores:
-    """Lead of the best other class over the target, in log-probability; above 0 = misclassified."""
-    log_p = _consensus(prediction.logits)
-    own = _one_hot(target, log_p.shape[1])
+    """Lead of the best other class over the target, in log-probability; above 0 = misclassified.
+
+    Raises:
+        UserError: there is one class only.
+    """
+    log_p = _of_several(_consensus(prediction.logits))
+    own = F.one_hot(_counted(target), log_p.shape[1]).movedim(-1, 1).bool()
     other = log_p.masked_fill(own, -math.inf).amax(1)
     return _per_image(other - _of_target(log_p, target), target)
 
@@ -88,20 +96,24 @@ def _consensus(logits: Logits) -> Float[Tensor, "b classes *space"]:
     return torch.logsumexp(log_p, dim=0) - math.log(len(log_p))
 
 
-def _one_hot(target: Target, classes: int) -> Tensor:
-    """(b, classes, *space) bool; ignored pixels count as class 0 here and are left out later."""
-    valid = target.masked_fill(target == IGNORE, 0).long()
-    return F.one_hot(valid, classes).movedim(-1, 1).bool()
+def _of_several(log_p: Tensor) -> Tensor:
+    if log_p.shape[1] < 2:
+        raise UserError("a margin needs at least two classes, and the task model has one")
+    return log_p
+
+
+def _counted(target: Target) -> Tensor:
+    """Class ids; ignored pixels count as class 0 here and are left out of the mean."""
+    return (target if target.ndim == 1 else target.masked_fill(target == IGNORE, 0)).long()
 
 
 def _of_target(log_p: Tensor, target: Target) -> Tensor:
-    index = target.masked_fill(target == IGNORE, 0).long().unsqueeze(1)
-    return log_p.gather(1, index).squeeze(1)
+    return log_p.gather(1, _counted(target).unsqueeze(1)).squeeze(1)
 
 
 def _per_image(values: Tensor, target: Target) -> Scores:
     """Mean over the pixels that count; 0 for an image without any."""
-    kept = (target != IGNORE).to(values.dtype).flatten(1) if target.ndim > 1 else None
-    if kept is None:
+    if target.ndim == 1:  # the class of a picture is never ignored: 255 is a class of many
         return values
+    kept = (target != IGNORE).to(values.dtype).flatten(1)
     return (values.flatten(1) * kept).sum(1) / kept.sum(1).clamp_min(1)

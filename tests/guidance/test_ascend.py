@@ -238,4 +238,4 @@ def test_combinations_without_a_meaning(arguments, message):
 
 def test_unknown_words_are_answered_with_the_known_ones():
     with pytest.raises(UnknownWord, match="Did you mean 'latents'"):
-        Ascend("latent", "decoder", (Near(0.0),), 0.1)  # type: ignore[arg-type]
+        seams.checked_with(Ascend("latents", "decoder", (Near(0.0),), 0.1), of="latent")

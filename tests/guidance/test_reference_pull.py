@@ -110,4 +110,4 @@ def test_numbers_out_of_range_and_unknown_words():
     with pytest.raises(UserError, match="more than 0"):
         ReferencePull(width=0.0)
     with pytest.raises(UnknownWord, match="Did you mean 'ancestral'"):
-        ReferencePull(trajectory="ancestor")  # type: ignore[arg-type]
+        seams.checked_with(ReferencePull(), trajectory="ancestor")

@@ -91,7 +91,9 @@ class StableDiffusion:
                 f"folder in diffusers' layout: {error}"
             ) from error
         parts = {name: part.to(device, dtype) for name, part in parts.items()}
-        kind = getattr(diffusers, config["_class_name"])
+        kind = getattr(diffusers, str(config.get("_class_name")), None)
+        if kind is None:
+            raise UserError(f"'{path}' has the scheduler '{config.get('_class_name')}', not known")
         return cls(
             **parts, tokenizer=tokenizer, scheduler=kind.from_config(config), name=Path(path).name
         )

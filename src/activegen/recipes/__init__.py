@@ -3,7 +3,7 @@
 To add an experiment, write a ``.yaml`` here (or anywhere); it is found by its name.
 """
 
-from activegen.recipes.schema import Recipe, load, packaged, parse
 from activegen.recipes.run import Run
+from activegen.recipes.schema import Recipe, load, packaged, parse
 
 __all__ = ["Recipe", "Run", "load", "packaged", "parse"]

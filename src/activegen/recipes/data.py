@@ -15,8 +15,8 @@ from activegen.data.fingerprints import thumbnail
 from activegen.data.images import RealImages
 from activegen.data.readers import read_images
 from activegen.data.splits import few_shot
-from activegen.records import UserError
 from activegen.recipes.schema import DataSpec, SplitSpec
+from activegen.records import UserError
 
 Thumbnails = Float[Tensor, "n 3 16 16"]
 

@@ -12,8 +12,8 @@ from activegen.loop.generating import Generator, batches
 from activegen.loop.mining import Judged, mine
 from activegen.loop.proposing import Origin, ProposalSettings, propose_guided
 from activegen.loop.rounds import ArmSettings
-from activegen.records import Request, Sample, UserError, Verdict, fingerprint
 from activegen.recipes.run import Run
+from activegen.records import Request, Sample, UserError, Verdict, fingerprint
 from activegen.store import RoundStore, Store
 from activegen.store.files import open_folder
 from activegen.tasks.classifier import Classifier

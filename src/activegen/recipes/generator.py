@@ -19,8 +19,8 @@ from activegen.diffusion.decoders import Decoder, LinearDecoder, TinyDecoder
 from activegen.diffusion.levels import SCHEDULERS
 from activegen.diffusion.sampling import Sampling
 from activegen.diffusion.stable_diffusion import StableDiffusion
-from activegen.records import UserError, choose, fingerprint
 from activegen.recipes.schema import ModelSpec
+from activegen.records import UserError, choose, fingerprint
 from activegen.store.files import open_folder
 from activegen.zoo import LAND_COVER
 
@@ -58,7 +58,9 @@ class Place:
                 "activegen again, or give a folder: --set model.path=<folder>"
             )
         if path.count("/") != 1 or path.startswith((".", "/", "~")):
-            raise UserError(f"model.path: there is no folder '{path}'; give one in diffusers' layout")
+            raise UserError(
+                f"model.path: there is no folder '{path}'; give one in diffusers' layout"
+            )
         return cls(path, None)
 
     @property
@@ -91,8 +93,14 @@ class Place:
                 )
             weights = sorted(folder.glob("*.safetensors"))
             if not weights:
-                pickles = sorted(of.name for kind in ("*.bin", "*.pt", "*.ckpt") for of in folder.glob(kind))
-                found = f"only '{pickles[0]}', a pickle, which can run any program" if pickles else "none"
+                pickles = sorted(
+                    of.name for kind in ("*.bin", "*.pt", "*.ckpt") for of in folder.glob(kind)
+                )
+                found = (
+                    f"only '{pickles[0]}', a pickle, which can run any program"
+                    if pickles
+                    else "none"
+                )
                 raise UserError(
                     f"no safetensors weights in {folder}: {found}. Convert the model with "
                     "diffusers' save_pretrained(..., safe_serialization=True)"
@@ -137,7 +145,9 @@ def device(name: str) -> torch.device:
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"model.device '{name}' cannot be used here: {reason}; try 'auto'") from error
+        raise UserError(
+            f"model.device '{name}' cannot be used here: {reason}; try 'auto'"
+        ) from error
 
 
 def check_prompts(tokenizer: CLIPTokenizer, prompts: Prompts, classes: Sequence[str]) -> None:
@@ -177,7 +187,9 @@ def check_decoder(word: str) -> None:
         TinyDecoder(word.removeprefix("tiny:"))
 
 
-def decoder(word: str, model: StableDiffusion, train: RealImages, folder: Path, of: str) -> Decoder | None:
+def decoder(
+    word: str, model: StableDiffusion, train: RealImages, folder: Path, of: str
+) -> Decoder | None:
     """For pictures that gradients see; None is the model's own.
 
     Args:
@@ -194,7 +206,11 @@ def decoder(word: str, model: StableDiffusion, train: RealImages, folder: Path, 
     file = folder / f"linear-{of}.safetensors"
     if not file.exists():
         made = _fitted(model, train)
-        kept = {"weight": made.weight.cpu(), "bias": made.bias.cpu(), "patch": torch.tensor(made.patch)}
+        kept = {
+            "weight": made.weight.cpu(),
+            "bias": made.bias.cpu(),
+            "patch": torch.tensor(made.patch),
+        }
         open_folder(str(folder)).write(file.name, save(kept))
     found = load_file(file, device=str(model.device))
     return LinearDecoder(found["weight"], found["bias"], int(found["patch"]))

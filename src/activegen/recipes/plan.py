@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -186,7 +187,7 @@ def _picture(run: Run) -> float:
         return _timed(lambda: run.model().decode(latents))
 
 
-def _timed(work) -> float:
+def _timed(work: Callable[[], object]) -> float:
     """Seconds of the second time; the first warms up."""
     seconds = 0.0
     for _ in range(2):

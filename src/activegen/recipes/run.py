@@ -37,10 +37,10 @@ from activegen.loop.executor import LocalExecutor
 from activegen.loop.judging import Judge, Trusting
 from activegen.loop.proposing import ADVERSARIAL, GUIDED
 from activegen.loop.rounds import ArmSettings, Parts, active_generation
-from activegen.records import TaskModel, UserError, fingerprint
 from activegen.recipes import data, generator, steering
 from activegen.recipes.progress import Event, Observer, WatchedExecutor, WatchedLearner, silent
 from activegen.recipes.schema import Recipe
+from activegen.records import TaskModel, UserError, fingerprint
 from activegen.store import Store
 from activegen.store.files import open_folder
 from activegen.tasks.classifier import Classifier
@@ -82,6 +82,7 @@ class Run:
         classes = self.data.train.classes
         task = self.classifier()
         steering.terms(self.recipe.guidance, task, MemoryBank())
+        steering.check_gradients(self.recipe.guidance, self.recipe.sampling.num_steps)
         if self.generates:
             generator.check_prompts(self.place.tokenizer(), self.prompts, classes)
             if self.place.folder is None:
@@ -232,7 +233,11 @@ class Run:
             with safe_open(str(file), framework="pt") as weights:
                 names = set(weights.keys())
                 prefix = _prefix(names)
-                own = {n.removeprefix(prefix): weights.get_tensor(n) for n in names if n.startswith(prefix)}
+                own = {
+                    n.removeprefix(prefix): weights.get_tensor(n)
+                    for n in names
+                    if n.startswith(prefix)
+                }
             wanted = classifier.state_dict().keys()
             classifier.load_state_dict({name: own[name] for name in wanted})
         except (OSError, SafetensorError) as error:
@@ -256,7 +261,10 @@ class Run:
             learner = self.learner()
             learner.load(folder / "learners" / f"{total - 1:04d}-main.safetensors")
             weights = {k: v.contiguous() for k, v in learner.averaged.cpu().state_dict().items()}
-            about = {"network": self.recipe.learner.network, "classes": json.dumps(self.data.train.classes)}
+            about = {
+                "network": self.recipe.learner.network,
+                "classes": json.dumps(self.data.train.classes),
+            }
             open_folder(str(folder)).write("model.safetensors", save(weights, about))
         return figures(rounds, self.data.train.classes)
 

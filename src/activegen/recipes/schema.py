@@ -21,8 +21,8 @@ from activegen.loop.judging import JudgeSettings
 from activegen.loop.mining import MiningSettings
 from activegen.loop.proposing import PLAIN, ProposalSettings
 from activegen.loop.rounds import ArmSettings, LoopSettings
-from activegen.records import UnknownWord, UserError, choose, fingerprint
 from activegen.recipes.steering import Guidance, OneOf, Spec
+from activegen.records import UnknownWord, UserError, choose, fingerprint
 from activegen.tasks.learner import TrainSettings
 
 MAX_BYTES = 1_000_000  # of a recipe
@@ -177,7 +177,9 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if PLAIN in self.guidance:
-            raise UserError("guidance.plain is the way of drawing without terms; name yours otherwise")
+            raise UserError(
+                "guidance.plain is the way of drawing without terms; name yours otherwise"
+            )
         for arm in self.arms:
             if not re.fullmatch(r"[A-Za-z0-9_\-]+", arm):
                 raise UserError(f"the arm '{arm}' names a folder; use letters, digits, _ and -")

@@ -4,6 +4,7 @@ A term or objective is a mapping with one word, ``reference_pull: {until: 0.3}``
 its defaults. ``during`` and ``every`` put it into a window.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
@@ -53,7 +54,9 @@ class OneOf(Spec):
     def _one(self) -> Self:
         if len(self.model_fields_set) != 1:
             words = ", ".join(type(self).model_fields)
-            raise UserError(f"each {self.kind} is one of: {words}; write each as an item of its own")
+            raise UserError(
+                f"each {self.kind} is one of: {words}; write each as an item of its own"
+            )
         return self
 
     @property
@@ -181,9 +184,9 @@ class ReferencePullSpec(RegionSpec):
         pull = ReferencePull(where, self.until, self.width, self.strength, self.trajectory)
         return self._windowed(pull)
 
-    def gradients(self, num_steps: int) -> int:
-        """None."""
-        return 0
+    def climbs(self, index: int, num_steps: int) -> bool:
+        """Never."""
+        return False
 
 
 class AscendSpec(RegionSpec):
@@ -204,13 +207,10 @@ class AscendSpec(RegionSpec):
             Ascend(self.of, self.through, objectives, self.step, self.radius, where)
         )
 
-    def gradients(self, num_steps: int) -> int:
-        """In how many steps there is a backward."""
-        bodies = [o.body for o in self.objectives]
-        return sum(
-            self.opens(index, num_steps) and any(b.opens(index, num_steps) for b in bodies)
-            for index in range(num_steps)
-        )
+    def climbs(self, index: int, num_steps: int) -> bool:
+        """Does it need a backward in this step?"""
+        opened = any(o.body.opens(index, num_steps) for o in self.objectives)
+        return self.step > 0 and opened and self.opens(index, num_steps)
 
 
 class TermSpec(OneOf):
@@ -225,14 +225,33 @@ class TermSpec(OneOf):
 Guidance = dict[str, tuple[TermSpec, ...]]
 
 
-def terms(
-    guidance: Guidance, task: TaskModel, bank: MemoryBank
-) -> dict[str, list[Term]]:
+def terms(guidance: Guidance, task: TaskModel, bank: MemoryBank) -> dict[str, list[Term]]:
     """The ways of drawing by name, for a learner and a memory bank; "plain" has no terms."""
-    ways = {name: [spec.body.term(task, bank) for spec in specs] for name, specs in guidance.items()}
+    ways = {
+        name: [spec.body.term(task, bank) for spec in specs] for name, specs in guidance.items()
+    }
     return {"plain": [], **ways}
 
 
-def gradients(specs: tuple[TermSpec, ...], num_steps: int) -> int:
+def gradients(specs: Sequence[TermSpec], num_steps: int) -> int:
     """In how many steps of a draw there is a backward."""
-    return max((spec.body.gradients(num_steps) for spec in specs), default=0)
+    return sum(bool(_climbers(specs, index, num_steps)) for index in range(num_steps))
+
+
+def check_gradients(guidance: Guidance, num_steps: int) -> None:
+    """Looks for two terms that want a gradient in the same step.
+
+    Raises:
+        UserError: there are.
+    """
+    for name, specs in guidance.items():
+        for index in range(num_steps):
+            if len(_climbers(specs, index, num_steps)) > 1:
+                raise UserError(
+                    f"guidance.{name}: two terms want a gradient in step {index}; give one ascend "
+                    "the objectives of both, or windows (during) that do not overlap"
+                )
+
+
+def _climbers(specs: Sequence[TermSpec], index: int, num_steps: int) -> list[TermSpec]:
+    return [spec for spec in specs if spec.body.climbs(index, num_steps)]

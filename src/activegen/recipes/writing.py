@@ -70,7 +70,9 @@ def look(path: Path) -> Look:
 def recipe_text(seen: Look) -> str:
     """A commented recipe for it."""
     fewest = min(train for train, _ in seen.counts.values())
-    words = "\n".join(f"    {_quoted(name)}: [{_quoted(readable(name))}]" for name in seen.train.classes)
+    words = "\n".join(
+        f"    {_quoted(name)}: [{_quoted(readable(name))}]" for name in seen.train.classes
+    )
     return TEXT.format(
         name="".join(c if c.isascii() and c.isalnum() else "-" for c in seen.path.stem) or "mine",
         layout=seen.layout,

@@ -66,7 +66,7 @@ def denoiser(width: int) -> Any:
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(96, 128),
+        block_out_channels=(96, 112),
         attention_head_dim=4,
         cross_attention_dim=width,
         norm_num_groups=16,
@@ -194,7 +194,7 @@ def train_denoiser(
     tokens = {c: _tokens(tokenizer, c) for c in {*corpus, ""}}
     share = torch.tensor([0.6, 0.4]) if len(domains) == 2 else torch.ones(len(domains))
     models = {"unet": unet, "text_encoder": text}
-    run = Run("denoiser", models, work, images, batch=128, rate=5e-4, device=device)
+    run = Run("denoiser", models, work, images, batch=128, rate=8e-4, device=device)
     for rng in run.steps():
         which = torch.multinomial(share, run.batch, replacement=True, generator=rng)
         draws = torch.rand(run.batch, 4, generator=rng)

@@ -1,0 +1,177 @@
+"""The adapter: folders in and out, classifier-free guidance, precision, pictures and latents."""
+
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+
+import gaussian
+import tiny
+from activegen.diffusion.levels import Solver
+from activegen.diffusion.model import DiffusionModel
+from activegen.diffusion.sampling import Sampling, sample
+from activegen.diffusion.stable_diffusion import StableDiffusion
+from activegen.records import UserError
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_adapters_meet_the_protocol():
+    assert isinstance(tiny.model(), DiffusionModel)
+    assert isinstance(gaussian.World(), DiffusionModel)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_folder_comes_back_the_same(tmp_path: Path, prediction: str):
+    model = tiny.model(prediction)
+    loaded = StableDiffusion.load(tiny.save(model, tmp_path / "toy"))
+    assert loaded.name == "toy"
+    assert loaded.made_by()["revision"] == model.made_by()["revision"]
+    assert type(loaded.scheduler) is type(model.scheduler)
+    words = ["river", "dining table"]
+    torch.testing.assert_close(
+        sample(tiny.batch(loaded, words)).images, sample(tiny.batch(model, words)).images
+    )
+
+
+def test_provenance_tells_models_apart():
+    model = tiny.model()
+    before = model.made_by()
+    assert before == tiny.model().made_by()
+    list(model.unet.parameters())[-1].data += 1e-3
+    assert model.made_by()["revision"] != before["revision"]
+    assert tiny.model("v_prediction").made_by()["revision"] != before["revision"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(tmp_path: Path, dtype: torch.dtype):
+    model = tiny.model()
+    half = StableDiffusion.load(tiny.save(model, tmp_path), dtype=dtype)
+    assert half.unet.dtype == half.vae.dtype == half.text_encoder.dtype == dtype
+    batch = tiny.batch(half, ["river", "forest"], sampling=Sampling(3, 2.0))
+    drawn = sample(batch)
+    assert drawn.latents.dtype == drawn.images.dtype == torch.float32
+    expected = sample(tiny.batch(model, ["river", "forest"], sampling=Sampling(3, 2.0)))
+    torch.testing.assert_close(drawn.latents, expected.latents, atol=0.1, rtol=0.1)
+    assert half.encode(drawn.images).dtype == torch.float32
+    z = noise(1, 4, 8, 8).requires_grad_()
+    seen = half.denoise(z, half.condition(["a river"], ["river"]), batch.solver().levels[0], 3.0)
+    (gradient,) = torch.autograd.grad(half.full(seen.clean).sum(), z)
+    assert gradient.isfinite().all() and gradient.abs().sum() > 0
+
+
+def test_pickled_weights_are_refused(tmp_path: Path):
+    folder = tiny.save(tiny.model(), tmp_path, safe=False)
+    assert list(folder.rglob("*.bin"))
+    with pytest.raises(UserError, match="safetensors"):
+        StableDiffusion.load(folder)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_one_pickled_part_is_refused(tmp_path: Path, part: str):
+    folder = tiny.save(tiny.model(), tmp_path)
+    (weights,) = (folder / part).glob("*.safetensors")
+    torch.save(getattr(tiny.model(), part).state_dict(), tiny.pickle_path(part, folder))
+    weights.unlink()
+    with pytest.raises(UserError, match="safetensors"):
+        StableDiffusion.load(folder)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
+def test_a_missing_part_is_said(tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    folder = tiny.save(tiny.model(), tmp_path)
+    for file in (folder / part).iterdir():
+        file.unlink()
+    (folder / part).rmdir()
+    with pytest.raises(UserError, match="cannot be loaded"):
+        StableDiffusion.load(folder)
+
+
+def test_damaged_weights_are_said(tmp_path: Path):
+    folder = tiny.save(tiny.model(), tmp_path)
+    (weights,) = (folder / "unet").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be loaded"):
+        StableDiffusion.load(folder)
+
+
+def test_a_scheduler_that_nobody_knows_is_said(tmp_path: Path):
+    folder = tiny.save(tiny.model(), tmp_path)
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(file.read_text().replace("DDIMScheduler", "NoSuchScheduler"))
+    with pytest.raises(UserError, match="NoSuchScheduler"):
+        StableDiffusion.load(folder)
+
+
+@pytest.mark.parametrize("path", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all"])
+def test_a_missing_folder_is_said(path: str):
+    with pytest.raises(UserError, match="no model at"):
+        StableDiffusion.load(path)
+
+
+@pytest.mark.parametrize("path", ["somebody/some-model", "models/of/mine"])
+def test_a_hub_id_without_a_network_is_said(path: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=f"'{path}' cannot be loaded"):
+        StableDiffusion.load(path)
+
+
+def test_other_families_are_refused():
+    model = tiny.model()
+    parts = (model.vae, model.text_encoder, model.tokenizer, model.scheduler)
+    for change, what in (
+        ({"time_cond_proj_dim": 8}, "embedded guidance scale"),
+        ({"addition_embed_type": "text_time"}, "SDXL"),
+        ({"in_channels": 9}, "inpainting"),
+        ({"cross_attention_dim": 48}, "another text encoder"),
+    ):
+        unet = tiny.model().unet
+        unet.register_to_config(**change)
+        with pytest.raises(UserError, match=what):
+            StableDiffusion(unet, *parts)
+
+
+def test_text_is_the_pipelines():
+    model = tiny.model()
+    prompts = ["a photo of a river", "a " * 100]
+    conditioning = model.condition(prompts, ["river", "a"], "tv")
+    text, negative = tiny.pipeline(model).encode_prompt(
+        prompts, "cpu", 1, True, negative_prompt=["tv", "tv"]
+    )
+    torch.testing.assert_close(conditioning.text, text)
+    torch.testing.assert_close(conditioning.negative, negative)
+    assert not conditioning.text.is_inference() and not conditioning.text.requires_grad
+
+
+def test_guidance_is_linear_in_its_scale_and_off_at_1():
+    model = tiny.model()
+    conditioning = model.condition(["a photo of a river"], ["river"], "tv")
+    negative = model.condition(["tv"], ["tv"])
+    level, z = Solver(model.scheduler, 4).levels[1], noise(1, 4, 8, 8)
+    with torch.no_grad():
+        prompt = model.denoise(z, conditioning, level, 1.0).output
+        without = model.denoise(z, negative, level, 1.0).output
+        guided = model.denoise(z, conditioning, level, 4.0).output
+    torch.testing.assert_close(guided, without + 4 * (prompt - without), atol=1e-5, rtol=1e-4)
+    assert (prompt - without).abs().amax() > 1e-3
+
+
+def test_weights_are_frozen_and_dropout_is_off():
+    model = tiny.model()
+    for part in (model.unet, model.vae, model.text_encoder):
+        assert not part.training
+        assert not any(p.requires_grad for p in part.parameters())
+
+
+def test_encoding_is_the_autoencoders_mode_and_resizes_others():
+    model = tiny.model()
+    images = noise(2, 3, 16, 16).sigmoid()
+    latents = model.encode(images)
+    with torch.no_grad():
+        expected = model.vae.encode(images * 2 - 1).latent_dist.mode()
+    torch.testing.assert_close(latents, expected * model.vae.config.scaling_factor)
+    assert model.encode(noise(1, 3, 50, 33).sigmoid()).shape == (1, *model.noise_shape)

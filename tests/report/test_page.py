@@ -1,0 +1,248 @@
+import base64
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from activegen.records import Request, Sample, UserError, Verdict
+from activegen.report import write
+from activegen.report.choosing import stratified
+from activegen.report.facts import Entry, read
+from activegen.report.page import SHOWN
+from activegen.store import Store, png
+
+EVIL = "<script>alert(1)</script>"
+CLASSES = ("forest", EVIL, "river & $lake$")
+QUOTED = """a "photo" of a 'forest' <b onload="x">, seen"""
+REASONS = ("label", "copy", "not finite", "a reason of <i>mine</i>")
+RECIPE = f"""
+name: toy {EVIL}
+seed: 7
+loop: {{rounds: 2}}
+arms:
+  real_only: {{generate: none}}
+  active: {{generate: guided}}
+"""
+
+
+def plan(round: int, count: int = 12) -> list[Request]:
+    return [
+        Request(
+            QUOTED if k % 3 == 0 else f"a {CLASSES[k % 3]}",
+            "forest" if k % 3 == 0 else CLASSES[k % 3],
+            k % 3,
+            seed=100 * round + k,
+            reference="" if k % 2 else f"real/{k}",
+            round=round,
+            arm="active",
+            steering="plain" if k % 2 else "guided",
+        )
+        for k in range(count)
+    ]
+
+
+def sample(request: Request) -> Sample:
+    rng = torch.Generator().manual_seed(request.seed)
+    pixels = torch.randint(0, 256, (3, 8, 8), generator=rng, dtype=torch.uint8)
+    scores = {"predicted": float(request.seed % 3), "cross_entropy": 1.234, "entropy": 0.5}
+    attention = png(pixels[:1, :4, :4]) if request.target else b""
+    return Sample(request, png(pixels), attention=attention, scores=scores)
+
+
+def verdict(request: Request, index: int) -> Verdict:
+    reason = REASONS[index] if index < len(REASONS) else ""
+    return Verdict(request.id, not reason, reason, {"label_probability": 0.031})
+
+
+def summary(number: int, accuracy: float, verdicts: list[Verdict]) -> dict:
+    return {
+        "round": number,
+        "step": 10 * (number + 1),
+        "accuracy": accuracy,
+        "per_class": [accuracy, math.nan, accuracy - 0.1],
+        "worst_class": 2,
+        "ece": 0.05,
+        "proposed": len(verdicts),
+        "accepted": sum(v.accepted for v in verdicts),
+        "seconds": {"train": 1.5, "generate": 70.0},
+    }
+
+
+def fill(run: Path, arm: str, accuracies: tuple[float, ...], requests: int) -> Store:
+    store = Store.create_or_open(str(run / "arms" / arm / "store"), "ab" * 8, CLASSES)
+    for number, accuracy in enumerate(accuracies):
+        round = store.round(number)
+        asked = plan(number, requests)
+        verdicts = [verdict(r, k) for k, r in enumerate(asked)]
+        round.write_plan(asked)
+        lost = {v.id for v in verdicts if v.reason == "not finite"}
+        round.write_shard(0, [sample(r) for r in asked if r.id not in lost])
+        round.write_verdicts(verdicts)
+        round.close(summary(number, accuracy, verdicts))
+    return store
+
+
+def result(accuracy: float, images: int, store: Store) -> dict:
+    return {
+        "accuracy": accuracy,
+        "per_class": {CLASSES[0]: accuracy, CLASSES[1]: math.nan, CLASSES[2]: accuracy - 0.1},
+        "worst_class": CLASSES[2],
+        "ece": 0.05,
+        "images": images,
+        "rejected": store.rejections(),
+        "steps": 20,
+        "rounds": [store.round(k).summary() for k in store.rounds()],
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "environment.json").write_text(json.dumps({"versions": {"torch": "9.8.7"}}))
+    base = fill(tmp_path, "real_only", (0.5, 0.7), 0)
+    active = fill(tmp_path, "active", (0.55, 0.742), 12)
+    arms = {"real_only": result(0.7, 0, base), "active": result(0.742, 16, active)}
+    whole = {"recipe": "toy", "seed": 7, "arms": arms, "seconds": 3725.0}
+    (tmp_path / "result.json").write_text(json.dumps(whole))
+    return tmp_path
+
+
+def words(page: Path) -> str:
+    """What a reader sees, without addresses, styles and line breaks."""
+    text = re.sub(r"<style>.*?</style>|<[^>]*>", " ", page.read_text(encoding="utf-8"), flags=re.S)
+    return re.sub(r"\s+", " ", text)
+
+
+def test_names_from_data_are_escaped(run: Path):
+    text = write(run).read_text(encoding="utf-8")
+    assert "<script" not in text and "<i>mine" not in text and "<b onload" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "a reason of &lt;i&gt;mine&lt;/i&gt;" in text
+    assert "a &#34;photo&#34; of a &#39;<b>forest</b>&#39; &lt;b onload" in text
+
+
+def test_the_page_needs_nothing_else(run: Path):
+    text = write(run).read_text(encoding="utf-8")
+    addresses = re.findall(r"(?:src|href)\s*=\s*[\"']?([^\"'>\s]*)", text)
+    assert addresses and all(address.startswith("data:image/") for address in addresses)
+    bare = re.sub(r"base64,[^\"]*", "", text)
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", bare, re.I)
+
+
+def test_the_result_stands_in_words_and_tables(run: Path):
+    seen = words(write(run))
+    assert "real_only is right on 70.0 %; active is right on 74.2 % (+4.2 points" in seen
+    assert "One run with one seed is not a proof" in seen
+    for told in ("1 h 02 min", "2 min 20 s", "9.8.7", "64.2 %", "16 66.7 %", "seed 7"):
+        assert told in seen, told
+    assert "partial" not in seen
+    assert all(name in seen for name in ("forest", "river &amp; $lake$", "not finite", "copy"))
+    assert "Did not occur: black, white, flat, leak, repeated." in seen
+
+
+def test_images_of_each_class_are_counted(run: Path):
+    arm = read(run).arms[1]
+    counts = [(arm.of_class(c, accepted=True), arm.of_class(c, accepted=False)) for c in CLASSES]
+    assert counts == [(4, 8), (6, 8), (6, 8)]
+    assert arm.per_class.keys() == {CLASSES[0], CLASSES[2]}  # a class without images has none
+
+
+def test_plots_are_pictures_without_words_from_data(run: Path):
+    text = write(run).read_text(encoding="utf-8")
+    plots = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", text)
+    drawn = [base64.b64decode(plot).decode() for plot in plots]
+    assert len(drawn) == 2 and all("</svg>" in plot for plot in drawn)
+    assert not any("active" in plot.replace("activegen", "") for plot in drawn)
+
+
+def test_samples_are_shown_with_their_references(run: Path):
+    asked = []
+
+    def reference(id: str) -> torch.Tensor | None:
+        asked.append(id)
+        return None if id == "real/0" else torch.full((3, 300, 600), 200, dtype=torch.uint8)
+
+    seen = words(write(run, reference))
+    assert set(asked) == {f"real/{k}" for k in range(0, 12, 2) if k != 2}  # 2 was not finite
+    assert seen.count("not available") == 2  # real/0 in each round
+    assert "label probability 3.1 %" in seen and "cross-entropy 1.23 nats" in seen
+    assert seen.count("✓ accepted") == 16
+
+
+def test_the_same_run_gives_the_same_page(run: Path):
+    assert write(run).read_bytes() == write(run).read_bytes()
+
+
+def test_a_run_without_result_tells_how_far_it_is(run: Path):
+    (run / "result.json").unlink()
+    (run / "environment.json").unlink()
+    (run / "arms/active/store/round-0001/round.json").unlink()
+    seen = words(write(run))
+    assert "This report is partial" in seen and "there is no result.json" in seen
+    assert "Arm active is unfinished: 1 of 2 rounds are complete." in seen
+    assert "different numbers of optimiser steps (real_only 20, active 10)" in seen
+    assert "+" not in seen.split("Recipe")[0].split("Arms")[0]  # no difference is given
+
+
+def test_a_round_under_way_shows_what_was_drawn(run: Path):
+    (run / "result.json").unlink()
+    store = Store(str(run / "arms/active/store"))
+    asked = plan(2)
+    store.round(2).write_plan(asked)
+    store.round(2).write_shard(0, [sample(request) for request in asked[:3]])
+    seen = words(write(run))
+    assert "not judged yet 12 33.3 %" in seen
+    cards = seen.split("Rejections")[0]
+    assert cards.count("not judged yet") == 3
+
+
+def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    seen = words(write(tmp_path))
+    assert "Nothing has been evaluated yet." in seen
+    assert "Arm real_only has not started." in seen
+
+
+def test_a_damaged_store_is_told_and_the_rest_shown(run: Path):
+    (run / "arms/active/store/round-0001/plan.parquet").write_bytes(b"PAR1 no more")
+    seen = words(write(run))
+    assert "The store of arm active cannot be read" in seen
+    assert "active is right on 74.2 %" in seen
+
+
+@pytest.mark.parametrize(("name", "text"), [("recipe.yaml", "a: ["), ("result.json", "[1]")])
+def test_a_damaged_file_is_named(run: Path, name: str, text: str):
+    (run / name).write_text(text)
+    with pytest.raises(UserError, match=name):
+        write(run)
+
+
+def test_another_folder_is_no_run(tmp_path: Path):
+    with pytest.raises(UserError, match="no run folder"):
+        write(tmp_path)
+
+
+def many() -> Iterator[Entry]:
+    for k in range(600):
+        way = "adversarial" if k == 599 else "plain"
+        request = Request("a b", "b", 9 if k == 300 else k % 4, k, steering=way)
+        reason = "copy" if k == 5 else "label" if k % 3 == 0 else ""
+        yield Entry(request, Verdict(request.id, not reason, reason))
+
+
+def test_the_choice_covers_what_is_rare():
+    chosen = stratified(list(many()), SHOWN)
+    assert len(chosen) == SHOWN == len({entry.request.id for entry in chosen})
+    assert sum(entry.outcome == "accepted" for entry in chosen) == SHOWN // 2
+    assert {entry.outcome for entry in chosen} == {"accepted", "label", "copy"}
+    assert {entry.request.steering for entry in chosen} == {"plain", "adversarial"}
+    assert {entry.request.target for entry in chosen} == {0, 1, 2, 3, 9}
+
+
+def test_few_samples_are_all_shown():
+    few = list(many())[:10]
+    assert stratified(few, SHOWN) == few
