@@ -28,6 +28,7 @@ from typer.core import TyperGroup
 from activegen import __version__
 from activegen.records import UserError
 
+WIDTH = 88  # of the help in docs/cli.md
 SAID = {
     "read": "reading images",
     "judge": "training the judge of labels",
@@ -198,13 +199,13 @@ def documentation() -> str:
     """``docs/cli.md``: the help of each command."""
     group: Any = typer.main.get_command(app)
     top = group.make_context(
-        "activegen", ["--version"], resilient_parsing=True, max_content_width=88
+        "activegen", ["--version"], resilient_parsing=True, max_content_width=WIDTH
     )
     parts = ["# The command line\n\nMade by `python -m activegen.cli`; do not edit.\n"]
     parts.append(f"```text\n{group.get_help(top).rstrip()}\n```\n")
     for name, command in group.commands.items():
         inner = command.context_class(
-            command, info_name=name, parent=top, max_content_width=88, terminal_width=88
+            command, info_name=name, parent=top, max_content_width=WIDTH, terminal_width=WIDTH
         )
         parts.append(f"## activegen {name}\n\n```text\n{command.get_help(inner).rstrip()}\n```\n")
     return "\n".join(parts)
@@ -368,13 +369,12 @@ def _plain(text: str) -> str:
 def _quiet() -> None:
     """Libraries that we call tell what we do not want to know."""
     warnings.filterwarnings("ignore")
-    import diffusers
-    import transformers
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
 
-    diffusers.logging.set_verbosity_error()
-    diffusers.logging.disable_progress_bar()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    for logging in (of_diffusers, of_transformers):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
 
 if __name__ == "__main__":

@@ -81,8 +81,7 @@ def test_one_pickled_part_is_refused(tmp_path: Path, part: str):
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
-def test_a_missing_part_is_said(tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+def test_a_missing_part_is_said(tmp_path: Path, part: str):
     folder = tiny.save(tiny.model(), tmp_path)
     for file in (folder / part).iterdir():
         file.unlink()
@@ -107,17 +106,16 @@ def test_a_scheduler_that_nobody_knows_is_said(tmp_path: Path):
         StableDiffusion.load(folder)
 
 
-@pytest.mark.parametrize("path", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all"])
+@pytest.mark.parametrize("path", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "a/b/c"])
 def test_a_missing_folder_is_said(path: str):
     with pytest.raises(UserError, match="no model at"):
         StableDiffusion.load(path)
 
 
-@pytest.mark.parametrize("path", ["somebody/some-model", "models/of/mine"])
-def test_a_hub_id_without_a_network_is_said(path: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_hub_id_without_a_network_is_said(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=f"'{path}' cannot be loaded"):
-        StableDiffusion.load(path)
+    with pytest.raises(UserError, match="no folder 'somebody/some-model' here"):
+        StableDiffusion.load("somebody/some-model")
 
 
 def test_other_families_are_refused():

@@ -350,5 +350,5 @@ def _gradient(
         total = climber.objective(estimate).sum()
         (gradient,) = torch.autograd.grad(total, followed)
     finite = gradient.flatten(1).isfinite().all(1)
-    state.skipped += (~finite).cpu()
+    state.skipped = state.skipped + (~finite).cpu()
     return torch.where(finite.view(-1, *[1] * (gradient.ndim - 1)), gradient.float(), 0.0)

@@ -13,6 +13,7 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -22,6 +23,8 @@ from activegen.diffusion.decoders import FullDecoder
 from activegen.diffusion.levels import Level
 from activegen.diffusion.model import Conditioning, Denoised
 from activegen.records import Images, Latents, UserError, fingerprint
+
+KINDS = ("json", "txt", "safetensors")  # of files; never a pickle
 
 
 class StableDiffusion:
@@ -73,29 +76,30 @@ class StableDiffusion:
         Raises:
             UserError: a part is missing, a pickle instead of safetensors, or of another family.
         """
-        path = str(path)
-        if path.startswith((".", "/", "~")) and not Path(path).expanduser().exists():
-            raise UserError(f"no model at '{path}'; give a folder in diffusers' layout")
-        path = str(Path(path).expanduser()) if path.startswith("~") else path
-        kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+        folder = _folder(str(path))
+        safe: dict[str, Any] = {"use_safetensors": True}
         try:
-            config: Any = diffusers.DDIMScheduler.load_config(path, subfolder="scheduler")
-            tokenizer = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer")
-            parts: dict[str, Any] = {
-                name: kind.from_pretrained(path, subfolder=name, use_safetensors=True)
-                for name, kind in kinds.items()
-            }
+            scheduler = _scheduler(folder)
+            tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+            unet: Any = UNet2DConditionModel.from_pretrained(
+                folder / "unet", torch_dtype=dtype, **safe
+            )
+            vae: Any = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=dtype, **safe)
+            text_encoder: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", **safe)
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(
                 f"'{path}' cannot be loaded as Stable Diffusion with safetensors weights; give a "
                 f"folder in diffusers' layout: {error}"
             ) from error
-        parts = {name: part.to(device, dtype) for name, part in parts.items()}
-        kind = getattr(diffusers, str(config.get("_class_name")), None)
-        if kind is None:
-            raise UserError(f"'{path}' has the scheduler '{config.get('_class_name')}', not known")
+        if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+            raise UserError(f"'{path}' cannot be loaded: its tokenizer has no vocabulary")
         return cls(
-            **parts, tokenizer=tokenizer, scheduler=kind.from_config(config), name=Path(path).name
+            unet.to(device),
+            vae.to(device),
+            text_encoder.to(device, dtype),
+            tokenizer,
+            scheduler,
+            Path(path).name,
         )
 
     @property
@@ -115,7 +119,9 @@ class StableDiffusion:
             for part in (self.unet, self.vae, self.text_encoder)
             for name, parameter in part.named_parameters()
         ]
-        revision = fingerprint({"weights": weights, "scheduler": dict(self.scheduler.config)})
+        levels = self.scheduler.alphas_cumprod[::100].tolist()
+        prediction = self.scheduler.config.prediction_type
+        revision = fingerprint({"weights": weights, "levels": levels, "prediction": prediction})
         return {"model": self.name, "revision": revision, "diffusers": diffusers.__version__}
 
     @torch.no_grad()
@@ -196,6 +202,35 @@ class StableDiffusion:
         use_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = tokens["attention_mask"] if use_mask else None
         return self.text_encoder(tokens["input_ids"], attention_mask=mask).last_hidden_state.float()
+
+
+def _folder(path: str) -> Path:
+    """The folder itself, or the Hub's files of that name, brought here or found in the cache."""
+    if Path(path).expanduser().is_dir():
+        return Path(path).expanduser()
+    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+        raise UserError(f"no model at '{path}'; give a folder in diffusers' layout")
+    parts = ("scheduler", "tokenizer", "unet", "vae", "text_encoder")
+    try:
+        return Path(
+            snapshot_download(
+                path,
+                allow_patterns=[f"{part}/*.{kind}" for part in parts for kind in KINDS],
+                ignore_patterns=["*.fp16.*", "*.non_ema.*"],
+            )
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no folder '{path}' here, and the Hub has or gives none of that name: {error}"
+        ) from error
+
+
+def _scheduler(folder: Path) -> Any:
+    config: Any = diffusers.DDIMScheduler.load_config(folder / "scheduler")
+    kind = getattr(diffusers, str(config.get("_class_name")), None)
+    if kind is None:
+        raise ValueError(f"unknown scheduler '{config.get('_class_name')}'")
+    return kind.from_config(config)
 
 
 def _check_family(name: str, unet: Any, vae: Any, text_encoder: Any) -> None:

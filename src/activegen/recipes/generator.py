@@ -96,11 +96,7 @@ class Place:
                 pickles = sorted(
                     of.name for kind in ("*.bin", "*.pt", "*.ckpt") for of in folder.glob(kind)
                 )
-                found = (
-                    f"only '{pickles[0]}', a pickle, which can run any program"
-                    if pickles
-                    else "none"
-                )
+                found = f"only the pickle '{pickles[0]}'" if pickles else "none"
                 raise UserError(
                     f"no safetensors weights in {folder}: {found}. Convert the model with "
                     "diffusers' save_pretrained(..., safe_serialization=True)"

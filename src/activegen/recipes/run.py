@@ -233,13 +233,11 @@ class Run:
             with safe_open(str(file), framework="pt") as weights:
                 names = set(weights.keys())
                 prefix = _prefix(names)
-                own = {
-                    n.removeprefix(prefix): weights.get_tensor(n)
-                    for n in names
-                    if n.startswith(prefix)
-                }
-            wanted = classifier.state_dict().keys()
-            classifier.load_state_dict({name: own[name] for name in wanted})
+                wanted = {name: f"{prefix}{name}" for name in classifier.state_dict()}
+                if missing := sorted(set(wanted.values()) - names):
+                    raise KeyError(missing[0])
+                own = {name: weights.get_tensor(there) for name, there in wanted.items()}
+            classifier.load_state_dict(own)
         except (OSError, SafetensorError) as error:
             raise UserError(f"'{file}' holds no safetensors weights: {error}") from error
         except (KeyError, RuntimeError) as error:

@@ -37,7 +37,7 @@ class SplitSpec(Spec):
     """
 
     split: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class TrainSplit(SplitSpec):
@@ -81,7 +81,7 @@ class DataSpec(Spec):
     train: TrainSplit = TrainSplit()
     test: TestSplit = TestSplit()
     val: SplitSpec | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     size: int = Field(64, ge=8)
     strict: bool = False
 
@@ -102,7 +102,7 @@ class PromptSpec(Spec):
     """
 
     templates: tuple[str, ...] = ("a photo of {word}",)
-    words: dict[str, tuple[str, ...]] = {}
+    words: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class ModelSpec(Spec):
@@ -113,7 +113,7 @@ class ModelSpec(Spec):
         dtype: of its weights.
         device: "auto" takes a GPU where there is one; the learner is on the same.
         decoder: for pictures that gradients see: "full", "linear" or "tiny:<folder>".
-        attention_size: height of the attention maps that are read; null is a quarter of the latents.
+        attention_size: height of the attention maps to read; null is a quarter of the latents.
     """
 
     path: str = "embedded"
@@ -165,7 +165,7 @@ class Recipe(Spec):
     prompts: PromptSpec = PromptSpec()
     model: ModelSpec = ModelSpec()
     sampling: Sampling = Sampling()
-    guidance: Guidance = {}
+    guidance: Guidance = Field(default_factory=dict)
     learner: LearnerSpec = LearnerSpec()
     training: TrainSettings = TrainSettings()
     mining: MiningSettings = MiningSettings()

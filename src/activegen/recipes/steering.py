@@ -197,7 +197,7 @@ class AscendSpec(RegionSpec):
     step: float = 0.05
     radius: float = 0.0
     region: str = "everywhere"
-    objectives: tuple[ObjectiveSpec, ...] = Field(min_length=1)
+    objectives: tuple[ObjectiveSpec, ...] = Field(min_length=1)  # pyright: ignore
 
     def term(self, task: TaskModel, bank: MemoryBank) -> Term:
         """The term."""

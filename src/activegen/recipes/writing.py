@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def recipe_text(seen: Look) -> str:
         f"    {_quoted(name)}: [{_quoted(readable(name))}]" for name in seen.train.classes
     )
     return TEXT.format(
-        name="".join(c if c.isascii() and c.isalnum() else "-" for c in seen.path.stem) or "mine",
+        name=re.sub(r"[^A-Za-z0-9]+", "-", seen.path.stem).strip("-") or "mine",
         layout=seen.layout,
         path=_quoted(str(seen.path.absolute())),
         test=seen.test_split,
@@ -127,7 +128,7 @@ def _quoted(text: str) -> str:
 
 
 TEXT = """\
-# Written by 'activegen init' after a look at the data: {train} training images of {classes} classes.
+# Written by 'activegen init' after a look at the data: {train} images, {classes} classes to learn.
 # Try it:   activegen run THIS_FILE --dry-run      then without --dry-run; the same command goes on
 # after a stop. All keys are explained in docs/recipes.md; any can be changed for one run by
 # --set key=value, such as --set training.steps=200.

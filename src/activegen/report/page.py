@@ -19,6 +19,7 @@ from activegen.report.plots import accepted_bars, accuracy_curves, styles
 from activegen.store import from_png
 
 SHOWN = 48  # samples of each arm
+NO_PICTURE = "not finite"  # the one reason that leaves nothing to show
 PHASES = ("train", "evaluate", "mine", "generate", "judge")
 NBSP = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
@@ -217,7 +218,8 @@ class Album:
 
 def _album(arm: Arm, reference: Reference) -> Album:
     assert arm.store is not None and arm.entries is not None
-    judged = [entry for entry in arm.entries if entry.verdict is not None]
+    pictured = [entry for entry in arm.entries if entry.outcome != NO_PICTURE]
+    judged = [entry for entry in pictured if entry.verdict is not None]
     waiting = {e.request.id for e in arm.entries if e.verdict is None}
     drawn = _samples(arm, waiting) if waiting else {}
     candidates = [e for e in arm.entries if e.request.id in drawn] + judged

@@ -123,6 +123,7 @@ def accepted_bars(arms: Sequence[Arm], looks: dict[str, Style]) -> str | None:
         axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(False, axis="x")
+        axes.set_ylim(0, 1.06 * max(r.get("proposed", 0) for arm in arms for r in arm.rounds))
         return _svg(figure)
 
 

@@ -2,6 +2,7 @@
 
 Three stages, each resumable from its state in ``--work`` and better for being run longer with a
 larger ``--images``: the autoencoder, the latents of all images, the denoiser with its text encoder.
+Several processes or devices share the work under ``torchrun``, once the latents are there.
 The result is a folder in diffusers' own layout, float16 safetensors.
 
 Rombach et al. (2022), https://arxiv.org/abs/2112.10752 (latent diffusion); Salimans & Ho (2022),
@@ -9,121 +10,34 @@ https://arxiv.org/abs/2202.00512 (v-prediction).
 """
 
 import argparse
-import copy
-import json
 import math
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
-from diffusers.training_utils import EMAModel
-from tokenizers.pre_tokenizers import ByteLevel
-from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from activegen.zoo import LAND_COVER
+from activegen.zoo.architecture import (
+    TOKENS,
+    autoencoder,
+    denoiser,
+    export,
+    noise_schedule,
+    text_encoder,
+    text_tokenizer,
+)
 from activegen.zoo.domains import Domain, eurosat, rendered
+from activegen.zoo.running import Run
 
-TOKENS = 32
-BEGIN, END = "<|startoftext|>", "<|endoftext|>"
-VOCABULARY_START = {BEGIN: 0, END: 1}
 WORLD_TILES = 24_000
 WORLD_SEED = 20_24
-
-
-# diffusers annotates its models' settings as tuples of one; hence Any
-def autoencoder() -> Any:
-    """64 pixels to 8 by 8 by 8."""
-    settings: dict[str, Any] = {
-        "block_out_channels": (24, 48, 64, 96),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-    }
-    return AutoencoderKL(
-        **settings,
-        latent_channels=8,
-        layers_per_block=1,
-        norm_num_groups=8,
-        mid_block_add_attention=False,
-        sample_size=64,
-    )
-
-
-def denoiser(width: int) -> Any:
-    """Two levels, 8 by 8 and 4 by 4, each with attention to the text."""
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=8,
-        out_channels=8,
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(96, 112),
-        attention_head_dim=4,
-        cross_attention_dim=width,
-        norm_num_groups=16,
-    )
-
-
-def noise_schedule() -> DDIMScheduler:
-    """Stable Diffusion's noise levels, predicting v."""
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        timestep_spacing="trailing",
-        clip_sample=False,
-        set_alpha_to_one=True,
-    )
-
-
-def text_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
-    """CLIP's byte-pair tokenizer with a small vocabulary, learned on the captions.
-
-    Every byte is a token, inside and at the end of a word, so any text can be written.
-    """
-    learner: Any = CLIPTokenizer(vocab=VOCABULARY_START, merges=[]).backend_tokenizer
-    alphabet = sorted(ByteLevel.alphabet())
-    trainer = BpeTrainer(
-        vocab_size=1024,
-        special_tokens=[BEGIN, END],
-        initial_alphabet=alphabet,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    learner.train_from_iterator(sorted(set(captions)), trainer)
-    learned = json.loads(learner.to_str())["model"]
-    tokens = sorted(learned["vocab"], key=learned["vocab"].get)
-    tokens += [byte + "</w>" for byte in alphabet if byte + "</w>" not in learned["vocab"]]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    merges: Any = [tuple(merge) for merge in learned["merges"]]
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS)
-
-
-def text_encoder(tokenizer: CLIPTokenizer) -> Any:
-    """An untrained one."""
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        projection_dim=128,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=TOKENS,
-        bos_token_id=VOCABULARY_START[BEGIN],
-        eos_token_id=VOCABULARY_START[END],
-        pad_token_id=VOCABULARY_START[END],
-    )
-    return CLIPTextModel._from_config(config, attn_implementation="eager")
 
 
 def train_autoencoder(domains: list[Domain], work: Path, images: int, device: str) -> Any:
@@ -219,129 +133,6 @@ def train_denoiser(
     return run.averaged()
 
 
-class Run:
-    """One training: AdamW, warm-up and cosine, an exponential average, a state to resume from.
-
-    The batch at step ``k`` is drawn from a generator seeded with ``k``, so nothing but the weights
-    and the optimiser needs to be kept.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        models: dict[str, nn.Module],
-        work: Path,
-        images: int,
-        batch: int,
-        rate: float,
-        device: str,
-    ):
-        self.name, self.models, self.batch, self.device = name, models, batch, device
-        self.total, self.rate = images // batch, rate
-        self.file = work / f"{name}.pt"
-        parameters = [p for model in models.values() for p in model.parameters()]
-        self.optimiser = torch.optim.AdamW(
-            parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01
-        )
-        self.average = EMAModel(
-            parameters, decay=0.999, use_ema_warmup=True, inv_gamma=10, power=0.8
-        )
-        self.parameters, self.step = parameters, 0
-        if self.file.exists():
-            state = torch.load(self.file, map_location=device, weights_only=True)
-            for key, model in models.items():
-                model.load_state_dict(state["models"][key])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.average.load_state_dict(state["average"])
-            self.step = state["step"]
-
-    def autocast(self) -> torch.autocast:
-        """To bfloat16 where it pays; the weights stay float32."""
-        return torch.autocast(self.device.split(":")[0], torch.bfloat16)
-
-    def steps(self) -> Iterator[torch.Generator]:
-        """A generator per step until the end; prints twice a minute and saves every five."""
-        self.losses: list[dict[str, float]] = []
-        printed, saved, since = time.time(), time.time(), self.step
-        while self.step < self.total:
-            yield torch.Generator().manual_seed(self.step)
-            self.step += 1
-            if time.time() - printed > 30:
-                rate = (self.step - since) * self.batch / (time.time() - printed)
-                mean = {
-                    k: round(sum(x[k] for x in self.losses) / len(self.losses), 4)
-                    for k in self.losses[0]
-                }
-                print(self.name, self.step * self.batch, f"{rate:.0f}/s", mean, flush=True)
-                printed, since, self.losses = time.time(), self.step, []
-            if time.time() - saved > 300:
-                self.save()
-                saved = time.time()
-        self.save()
-
-    def update(self, loss: Tensor, report: dict[str, float]) -> None:
-        """One optimiser step; a loss that is not finite stops the training."""
-        if not math.isfinite(loss.item()):
-            raise RuntimeError(f"{self.name}: the loss is {loss.item()} at step {self.step}")
-        done = self.step / self.total
-        factor = min(1.0, (self.step + 1) / 300) * 0.5 * (1 + math.cos(math.pi * done))
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate * max(factor, 0.01)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimiser.step()
-        self.average.step(self.parameters)
-        self.losses.append(report)
-
-    def save(self) -> None:
-        """Whole or not at all."""
-        state = {
-            "models": {key: model.state_dict() for key, model in self.models.items()},
-            "optimiser": self.optimiser.state_dict(),
-            "average": self.average.state_dict(),
-            "step": self.step,
-        }
-        partial = self.file.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.file)
-
-    def averaged(self) -> dict[str, nn.Module]:
-        """Copies of the models with the averaged weights."""
-        with self._swapped():
-            return {key: copy.deepcopy(model) for key, model in self.models.items()}
-
-    @contextmanager
-    def _swapped(self) -> Iterator[None]:
-        self.average.store(self.parameters)
-        self.average.copy_to(self.parameters)
-        yield
-        self.average.restore(self.parameters)
-
-
-def export(parts: dict[str, Any], tokenizer: Path, out: Path) -> None:
-    """Writes the folder: float16 safetensors, tokenizer, scheduler, model_index.json."""
-    for name, part in parts.items():
-        part.half().save_pretrained(out / name, safe_serialization=True)
-        part.float()
-    CLIPTokenizer.from_pretrained(tokenizer, model_max_length=TOKENS).save_pretrained(
-        out / "tokenizer"
-    )
-    noise_schedule().save_pretrained(out / "scheduler")
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "feature_extractor": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
-    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-
-
 def _tokens(tokenizer: CLIPTokenizer, caption: str) -> Tensor:
     encoded = tokenizer(caption, padding="max_length", max_length=TOKENS, truncation=True)
     return torch.tensor(encoded["input_ids"])
@@ -367,6 +158,22 @@ def _mixed(images: Tensor, rng: torch.Generator) -> Tensor:
     return torch.where(chosen & (field > 0.2), images.roll(1, 0), images)
 
 
+def _world(work: Path, count: int) -> Domain:
+    """Rendered once and kept."""
+    cache = work / f"world-{count}.npz"
+    if not cache.exists():
+        tiles = rendered(count, WORLD_SEED)
+        np.savez(
+            cache,
+            images=tiles.images,
+            labels=tiles.labels,
+            captions=["|".join(c) for c in tiles.captions],
+        )
+    stored = np.load(cache)
+    captions = [tuple(text.split("|")) for text in stored["captions"].tolist()]
+    return Domain("world", stored["images"], captions, stored["labels"].tolist(), False)
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(
@@ -387,20 +194,10 @@ def main() -> None:
     )
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
+    if "RANK" in os.environ:  # under torchrun
+        dist.init_process_group()
 
-    cache = options.work / f"world-{options.world_tiles}.npz"
-    if not cache.exists():
-        tiles = rendered(options.world_tiles, WORLD_SEED)
-        np.savez(
-            cache,
-            images=tiles.images,
-            labels=tiles.labels,
-            captions=["|".join(c) for c in tiles.captions],
-        )
-    stored = np.load(cache)
-    captions = [tuple(text.split("|")) for text in stored["captions"].tolist()]
-    world = Domain("world", stored["images"], captions, stored["labels"].tolist(), False)
-    domains = [eurosat(options.eurosat), world]
+    domains = [eurosat(options.eurosat), _world(options.work, options.world_tiles)]
     if options.snapshot:
         options.autoencoder_images = options.images = 0
 
@@ -414,7 +211,8 @@ def main() -> None:
     models = train_denoiser(
         domains, latents, vae, options.work, options.images, options.device, options.compile
     )
-    export({"vae": vae, **models}, options.work / "tokenizer", options.out)
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        export({"vae": vae, **models}, options.work / "tokenizer", options.out)
 
 
 if __name__ == "__main__":

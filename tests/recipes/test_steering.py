@@ -1,0 +1,90 @@
+"""Words of guidance become terms."""
+
+import pytest
+import torch
+
+from activegen.guidance import (
+    Adversarial,
+    Ascend,
+    Attention,
+    During,
+    Every,
+    Everywhere,
+    Informative,
+    MemoryBank,
+    ReferencePull,
+    Repulsion,
+    Weighted,
+)
+from activegen.recipes import parse, steering
+from activegen.records import Prediction, UserError
+from activegen.scores import SCORES
+
+
+class Task:
+    def predict(self, images: torch.Tensor) -> Prediction:
+        return Prediction(images.mean((2, 3))[None])
+
+
+TASK, BANK = Task(), MemoryBank()
+
+
+def guidance(*terms: object) -> steering.Guidance:
+    return parse({"data": {"layout": "world"}, "guidance": {"guided": list(terms)}}).guidance
+
+
+def made(*terms: object) -> list:
+    return steering.terms(guidance(*terms), TASK, BANK)["guided"]
+
+
+def test_plain_has_no_terms() -> None:
+    assert steering.terms({}, TASK, BANK) == {"plain": []}
+
+
+def test_reference_pull() -> None:
+    assert made("reference_pull") == [ReferencePull()]
+    wanted = ReferencePull(Everywhere(), until=0.2, strength=0.5, trajectory="ancestral")
+    said = {"mask": "everywhere", "until": 0.2, "strength": 0.5, "trajectory": "ancestral"}
+    assert made({"reference_pull": said}) == [wanted]
+    assert made({"reference_pull": {"sharpness": 4}}) == [ReferencePull(Attention(4.0))]
+
+
+def test_ascend_with_windows_and_weights() -> None:
+    objectives = [
+        {"repulsion": {"margin": 2, "during": [0, 0.25]}},
+        {"adversarial": {"weight": 0.1, "cap": 1, "every": 2}},
+        "entropy",
+    ]
+    [term] = made({"ascend": {"of": "latents", "step": 0.1, "objectives": objectives, "every": 3}})
+    wanted = Ascend(
+        "latents",
+        "denoiser",
+        (
+            During(0.0, 0.25, Weighted(1.0, Repulsion(BANK, 2.0))),
+            Every(2, Weighted(0.1, Adversarial(TASK, 1.0))),
+            Weighted(1.0, Informative(TASK, SCORES["entropy"])),
+        ),
+        0.1,
+    )
+    assert term == Every(3, wanted)
+
+
+@pytest.mark.parametrize("word", sorted(SCORES))
+def test_every_score_is_an_objective(word: str) -> None:
+    [term] = made({"ascend": {"objectives": [word]}})
+    assert term.objectives == (Weighted(1.0, Informative(TASK, SCORES[word])),)
+
+
+def test_gradients_are_counted_by_their_windows() -> None:
+    specs = guidance(
+        "reference_pull",
+        {"ascend": {"objectives": [{"entropy": {"during": [0, 0.25]}}]}},
+        {"ascend": {"during": [0.5, 1.0], "every": 2, "objectives": ["margin"]}},
+    )["guided"]
+    assert steering.gradients(specs, 16) == 4 + 4
+
+
+def test_two_gradients_in_one_step_are_an_error() -> None:
+    ascend = {"ascend": {"objectives": ["entropy"]}}
+    with pytest.raises(UserError, match=r"guidance.guided: two terms want a gradient in step 0"):
+        steering.check_gradients(guidance(ascend, ascend), 4)
