@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import tiny
 import torch
 from torch import Tensor, nn
 
+import tiny
 from activegen.data.fingerprints import thumbnail
 from activegen.data.images import RealImages
 from activegen.data.prompts import Prompts
@@ -36,7 +36,7 @@ SIZE = 16
 
 
 def images(count: int, split: str) -> RealImages:
-    """``count`` noisy pictures of each class; every second one of "forest" is as blue as a river."""
+    """``count`` noisy pictures of each class; every second "forest" is as blue as a river."""
     labels = tuple(label for label in range(len(CLASSES)) for _ in range(count))
     salt = sum(split.encode())
 

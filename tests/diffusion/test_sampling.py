@@ -148,7 +148,7 @@ def test_the_clean_estimate_is_the_posterior_mean(prediction: str):
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "euler", "dpm++_2m", "unipc"])
 def test_sampling_reproduces_mean_and_covariance(name: str):
-    world = gaussian.World(spread=0.3, size=32)
+    world = gaussian.World(spread=0.3, size=64)
     sampling = Sampling(250, 1.0, name)
     drawn = sample(gaussian.batch(world, ["red", "blue"], [1, 2], sampling)).latents
     for pixels, word in zip(drawn.flatten(2), ("red", "blue"), strict=True):
@@ -300,7 +300,7 @@ def test_steering_works_inside_inference_mode():
 
 
 @pytest.mark.parametrize(("of", "through"), ROUTES)
-@pytest.mark.parametrize("name", ["ddim", "euler", "pndm"])
+@pytest.mark.parametrize("name", ["ddim", "euler"])
 def test_steering_works_with_a_real_denoiser(of: Variable, through: Route, name: str):
     model, climb = tiny.model(), Climb(of, through, 0.01, attention=True)
     batch = tiny.batch(model, ["river", "forest"], sampling=Sampling(4, 3.0, name))

@@ -4,9 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import colours
 import pytest
 
+import colours
 from activegen.loop.mining import MiningSettings
 from activegen.loop.rounds import ArmSettings, LoopSettings, active_generation
 from activegen.records import UserError

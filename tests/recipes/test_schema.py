@@ -79,12 +79,18 @@ def test_unknown_words_are_answered_with_the_nearest(change: dict, said: str) ->
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"training": {"steps": "many"}}, "'training.steps' is 'many'; input should be a valid int"),
+        (
+            {"training": {"steps": "many"}},
+            "'training.steps' is 'many'; input should be a valid int",
+        ),
         ({"training": {"steps": 0}}, "steps must be at least 1; got 0"),
         ({"data": {}}, "'data.layout' is missing"),
         ({"data": {"layout": "csv"}}, "data.path is missing"),
         ({"guidance": {"plain": []}}, "guidance.plain has no terms"),
-        ({"guidance": {"guided": [{"ascend": {"of": "x"}}]}}, "'latents', 'conditioning' or 'clean'"),
+        (
+            {"guidance": {"guided": [{"ascend": {"of": "x"}}]}},
+            "'latents', 'conditioning' or 'clean'",
+        ),
         ({"guidance": {"guided": [{}]}}, "a term is one of: reference_pull, ascend"),
         ({"arms": {"../up": {}}}, "the arm '../up' names a folder"),
         ({"model": {"decoder": "fast"}}, "choose one of: full, linear, tiny:<folder>"),

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from activegen import scores
 from activegen.diffusion.decoders import Decoder
+from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Batch, Drawn, Sampling, Term, sample, seeded
-from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.records import Request, Sample, TaskModel, choose
 from activegen.store import from_png, png
 
@@ -43,7 +43,7 @@ class Generator:
         decoder: for the pictures that gradients see; None = the model's own.
     """
 
-    model: StableDiffusion
+    model: DiffusionModel
     sampling: Sampling
     steering: Mapping[str, Sequence[Term]]
     reference: Callable[[str], Tensor]

@@ -25,8 +25,8 @@ from activegen.data.images import RealImages
 from activegen.data.prompts import Prompts
 from activegen.data.splits import folds, held_out
 from activegen.diffusion.decoders import Decoder
+from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Sampling, Term
-from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.guidance.memory_bank import MemoryBank
 from activegen.loop.executor import Executor, LocalExecutor
 from activegen.loop.generating import Generator, batches
@@ -121,10 +121,10 @@ class Parts:
     size: int
     learner: Callable[[], Learner]
     prompts: Prompts
-    model: Callable[[], StableDiffusion]
+    model: Callable[[], DiffusionModel]
     sampling: Sampling
     steering: Callable[[TaskModel, MemoryBank], Mapping[str, Sequence[Term]]]
-    decoder: Callable[[StableDiffusion], Decoder | None]
+    decoder: Callable[[DiffusionModel], Decoder | None]
     judge: Callable[[ArmSettings], Judge]
     loop: LoopSettings
     mining: MiningSettings
@@ -171,7 +171,7 @@ class _Run:
         self.real = {name: gather(images, parts.size) for name, images in self._seen().items()}
         self.everything = gather(parts.train, parts.size)
         self.test = gather(parts.test, parts.size)
-        self._model: StableDiffusion | None = None
+        self._model: DiffusionModel | None = None
 
     def round(self, number: int, stored: RoundStore) -> dict[str, Any]:
         """Carries out one round up to its verdicts; the summary."""
@@ -307,7 +307,7 @@ class _Run:
         values = np.frombuffer(data, np.float16).reshape(self._diffusion().noise_shape)
         return torch.from_numpy(values.copy())
 
-    def _diffusion(self) -> StableDiffusion:
+    def _diffusion(self) -> DiffusionModel:
         if self._model is None:
             self._model = self.parts.model()
         return self._model

@@ -35,7 +35,7 @@ class Data:
     train: RealImages
     test: RealImages
     real: Thumbnails
-    forbidden: Thumbnails
+    forbidden: Float[Tensor, "m 3 16 16"]
     fingerprint: str
 
     @property

@@ -17,6 +17,7 @@ from activegen.data.prompts import Prompts, bare
 from activegen.diffusion.attention import focus
 from activegen.diffusion.decoders import Decoder, LinearDecoder, TinyDecoder
 from activegen.diffusion.levels import SCHEDULERS
+from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Sampling
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.recipes.schema import ModelSpec
@@ -184,7 +185,7 @@ def check_decoder(word: str) -> None:
 
 
 def decoder(
-    word: str, model: StableDiffusion, train: RealImages, folder: Path, of: str
+    word: str, model: DiffusionModel, train: RealImages, folder: Path, of: str
 ) -> Decoder | None:
     """For pictures that gradients see; None is the model's own.
 
@@ -213,7 +214,7 @@ def decoder(
 
 
 @torch.inference_mode()
-def _fitted(model: StableDiffusion, train: RealImages) -> LinearDecoder:
+def _fitted(model: DiffusionModel, train: RealImages) -> LinearDecoder:
     """On real images' latents and what the model makes of them, evenly over the training set."""
     chosen = sorted({len(train) * k // PAIRS for k in range(min(PAIRS, len(train)))})
     latents: list[Tensor] = []

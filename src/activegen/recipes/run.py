@@ -31,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from activegen.data.prompts import Prompts, prompts_for
+from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.guidance import MemoryBank
 from activegen.loop.executor import LocalExecutor
@@ -215,7 +216,7 @@ class Run:
         """Carries out the drawing."""
         return WatchedExecutor(LocalExecutor(), self._tell("generate", arm))
 
-    def decoder(self, model: StableDiffusion) -> Any:
+    def decoder(self, model: DiffusionModel) -> Any:
         """For pictures that gradients see; None is the model's own."""
         of = fingerprint([self.place.fingerprint, self.data.fingerprint])
         return generator.decoder(

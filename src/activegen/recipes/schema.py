@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -86,7 +86,7 @@ class DataSpec(Spec):
     strict: bool = False
 
     @model_validator(mode="after")
-    def _read_from(self) -> Self:
+    def _read_from(self) -> "DataSpec":
         choose(READERS, self.layout, "data layout")
         if self.layout != "world" and not self.path:
             raise UserError("data.path is missing; add --set data.path=<where your images are>")
@@ -123,7 +123,7 @@ class ModelSpec(Spec):
     attention_size: int | None = None
 
     @model_validator(mode="after")
-    def _known(self) -> Self:
+    def _known(self) -> "ModelSpec":
         if self.decoder not in ("full", "linear") and not re.match("tiny:.", self.decoder):
             raise UnknownWord("model.decoder", self.decoder, ("full", "linear", "tiny:<folder>"))
         return self
@@ -175,10 +175,10 @@ class Recipe(Spec):
     arms: dict[str, ArmSettings] = Field(ARMS, min_length=1)
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits(self) -> "Recipe":
         if PLAIN in self.guidance:
             raise UserError(
-                "guidance.plain is the way of drawing without terms; name yours otherwise"
+                "guidance.plain has no terms; give your way of drawing another name"
             )
         for arm in self.arms:
             if not re.fullmatch(r"[A-Za-z0-9_\-]+", arm):

@@ -5,7 +5,7 @@ its defaults. ``during`` and ``every`` put it into a window.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
@@ -51,11 +51,11 @@ class OneOf(Spec):
         return value
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _one(self) -> "OneOf":
         if len(self.model_fields_set) != 1:
             words = ", ".join(type(self).model_fields)
             raise UserError(
-                f"each {self.kind} is one of: {words}; write each as an item of its own"
+                f"a {self.kind} is one of: {words}; write each as an item of its own"
             )
         return self
 

@@ -1,0 +1,81 @@
+import torch
+
+import colours
+from activegen.data.fingerprints import thumbnail
+from activegen.loop.judging import REASONS, Judge, Trusting
+from activegen.records import Prediction, Request, Sample
+from activegen.store import png
+
+NOTHING = torch.zeros(0, 3, 16, 16)
+
+
+class Sure:
+    """Believes in one class."""
+
+    def __init__(self, label: int):
+        self.label = label
+
+    def predict(self, images):
+        logits = torch.full((1, len(images), 3), -4.0)
+        logits[:, :, self.label] = 4.0
+        return Prediction(logits)
+
+
+def sample(picture: torch.Tensor, target: int = 0, seed: int = 0) -> Sample:
+    return Sample(Request("a forest", "forest", target, seed), png(picture))
+
+
+def noise(seed: int) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, 16, 16), generator=rng).to(torch.uint8)
+
+
+def reasons(judge: Judge, samples: list[Sample], earlier: torch.Tensor = NOTHING) -> list[str]:
+    found = judge.verdicts([s.request for s in samples], samples, earlier)
+    assert all(v.accepted == (not v.reason) for v in found)
+    assert all(v.reason in REASONS for v in found if v.reason)
+    return [v.reason for v in found]
+
+
+def test_each_reason():
+    test, train = noise(1), noise(2)
+    judge = Judge(Sure(0), 0.1, thumbnail(test), thumbnail(train))
+    samples = [
+        sample(torch.zeros(3, 16, 16, dtype=torch.uint8), seed=0),
+        sample(torch.full((3, 16, 16), 255, dtype=torch.uint8), seed=1),
+        sample(torch.full((3, 16, 16), 99, dtype=torch.uint8), seed=2),
+        sample(test.flip(2), seed=3),
+        sample(train, seed=4),
+        sample(noise(3), seed=5),
+        sample(noise(3), seed=6),
+        sample(noise(4), target=1, seed=7),
+        sample(noise(4), seed=8),
+    ]
+    expected = ["black", "white", "flat", "leak", "copy", "", "repeated", "label", ""]
+    assert reasons(judge, samples) == expected
+
+
+def test_a_missing_sample_was_not_finite():
+    judge = Judge(None, 0.0, NOTHING, NOTHING)
+    request = Request("a forest", "forest", 0, 0)
+    assert [v.reason for v in judge.verdicts([request], [], NOTHING)] == ["not finite"]
+
+
+def test_earlier_rounds_count_as_repeated():
+    judge = Judge(None, 0.0, NOTHING, NOTHING)
+    assert reasons(judge, [sample(noise(3))], thumbnail(noise(3))) == ["repeated"]
+
+
+def test_the_probability_decides():
+    picture = colours.images(1, "train").image(0)
+    strict, lenient = (Judge(Sure(1), p, NOTHING, NOTHING) for p in (0.05, 0.0))
+    assert reasons(strict, [sample(picture, target=0)]) == ["label"]
+    assert reasons(lenient, [sample(picture, target=0)]) == [""]
+    verdict = lenient.verdicts([sample(picture).request], [sample(picture)], NOTHING)[0]
+    assert 0 < verdict.scores["label_probability"] < 0.05
+
+
+def test_trusting_rejects_leaks_but_not_repetition():
+    judge = Trusting(thumbnail(noise(1)))
+    samples = [sample(noise(1), seed=0), sample(noise(2), seed=1), sample(noise(2), seed=2)]
+    assert reasons(judge, samples) == ["leak", "", ""]

@@ -1,0 +1,56 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from activegen.loop.mining import Judged, MiningSettings, mine
+from activegen.records import UserError
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def judged(label: int, wrong: int, right: int) -> list[Judged]:
+    mistakes = [Judged(f"{label}-wrong-{i}", label, 1.0 + i / 100, True) for i in range(wrong)]
+    hits = [Judged(f"{label}-right-{i}", label, 0.1 + i / 100, False) for i in range(right)]
+    return mistakes + hits
+
+
+def test_mistakes_come_first_and_classes_share_by_their_mistakes():
+    found = mine(judged(0, 30, 20) + judged(1, 10, 40), 20, MiningSettings(drop_highest=0), rng())
+    assert len(found) == 20 and all(j.wrong for j in found)
+    assert Counter(j.label for j in found) == {0: 15, 1: 5}
+
+
+def test_the_highest_losses_are_taken_for_mislabelled():
+    pool = judged(0, 20, 0)
+    found = mine(pool, 160, MiningSettings(drop_highest=0.1, max_repeats=8), rng())
+    used = {j.id for j in found}
+    assert used == {j.id for j in pool if j.loss < 1.175}
+    assert len(used) == 18
+
+
+def test_no_reference_is_used_more_often_than_allowed():
+    found = mine(judged(0, 2, 1), 100, MiningSettings(drop_highest=0, max_repeats=3), rng())
+    assert Counter(j.id for j in found) == {"0-wrong-0": 3, "0-wrong-1": 3, "0-right-0": 3}
+
+
+def test_without_mistakes_the_hardest_hits_follow():
+    found = mine(judged(0, 0, 5), 2, MiningSettings(), rng())
+    assert [j.id for j in found] == ["0-right-4", "0-right-3"]
+
+
+def test_one_seed_one_choice():
+    pool = judged(0, 9, 9) + judged(1, 9, 9)
+    settings = MiningSettings()
+    assert mine(pool, 12, settings, rng(1)) == mine(pool, 12, settings, rng(1))
+    assert mine(pool, 12, settings, rng(1)) != mine(pool, 12, settings, rng(2))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"split": "odd"}, {"folds": 1}, {"share": 1.0}, {"max_repeats": 0}]
+)
+def test_bad_settings(wrong):
+    with pytest.raises(UserError):
+        MiningSettings(**wrong)

@@ -1,0 +1,260 @@
+"""From words to a finished run, at toy size; and all that is refused before any work."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tiny
+from activegen.recipes import Recipe, Run, drawing, parse
+from activegen.recipes.plan import measure, plan
+from activegen.recipes.progress import Event
+from activegen.records import UserError
+from activegen.store import Store
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # other people's, on loading a model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tiny.model(), tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def settings(model: Path) -> dict:
+    """Three arms over two rounds, the first of which generates four images."""
+    objectives = [{"repulsion": {"during": [0, 0.5]}}, {"adversarial": {"weight": 0.1}}]
+    ascend = {"ascend": {"objectives": objectives}}
+    return {
+        "name": "toy",
+        "data": {
+            "layout": "world",
+            "size": 16,
+            "options": {"size": 16},
+            "train": {"per_class": 2, "options": {"count": 4}},
+            "test": {"limit": 2, "options": {"count": 3}},
+        },
+        "model": {"path": str(model), "decoder": "linear", "device": "cpu"},
+        "sampling": {"num_steps": 2, "cfg_scale": 2.0, "scheduler": "ddim"},
+        "guidance": {"guided": ["reference_pull", ascend], "adversarial": [ascend]},
+        "training": {"steps": 4, "batch_size": 8},
+        "proposal": {"budget": 4},
+        "judge": {"members": 1, "steps": 2, "min_probability": 0.0},
+        "loop": {"rounds": 2, "batch": 4},
+    }
+
+
+def only(settings: dict, **arms: str) -> dict:
+    return settings | {"arms": {arm: {"generate": way} for arm, way in arms.items()}}
+
+
+def same(result: dict) -> dict:
+    """What does not depend on the clock."""
+    arms = json.loads(json.dumps(result["arms"]))
+    for arm in arms.values():
+        for summary in arm["rounds"]:
+            summary.pop("seconds")
+    return arms
+
+
+def test_a_run_and_what_it_leaves(settings: dict, tmp_path: Path) -> None:
+    events: list[Event] = []
+    recipe = parse(settings)
+    result = Run(recipe, tmp_path / "run", events.append).carry_out()
+    assert list(result["arms"]) == ["real_only", "unguided", "active"]
+    for name, arm in result["arms"].items():
+        assert 0 <= arm["accuracy"] <= 1
+        assert set(arm["per_class"]) >= {arm["worst_class"]}
+        assert arm["steps"] == 4
+        assert arm["proposed"] == (0 if name == "real_only" else 4)
+        assert arm["images"] + sum(arm["rejected"].values()) == arm["proposed"]
+        assert (tmp_path / "run" / "arms" / name / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["arms"] == result["arms"]
+    assert parse_again(tmp_path / "run" / "recipe.yaml") == recipe
+    assert {event.phase for event in events} == {"read", "judge", "train", "generate", "round"}
+    rounds = [(e.arm, e.done, e.total) for e in events if e.phase == "round"]
+    assert rounds == [(arm, n, 2) for arm in result["arms"] for n in (1, 2)]
+    again = Run(recipe, tmp_path / "run").carry_out()
+    assert again["arms"] == result["arms"]
+
+
+def parse_again(file: Path) -> Recipe:
+    import yaml
+
+    return parse(yaml.safe_load(file.read_text()))
+
+
+class Killed(Exception):
+    """Like a lost machine."""
+
+
+def killed_after(phase: str, arm: str) -> Callable[[Event], None]:
+    def observer(event: Event) -> None:
+        if (event.phase, event.arm) == (phase, arm):
+            raise Killed
+
+    return observer
+
+
+@pytest.mark.parametrize("phase", ["judge", "generate"])
+def test_a_killed_run_ends_as_an_uninterrupted_one(
+    settings: dict, tmp_path: Path, phase: str
+) -> None:
+    recipe = parse(only(settings, active="guided"))
+    whole = Run(recipe, tmp_path / "whole").carry_out()
+    arm = "" if phase == "judge" else "active"
+    with pytest.raises(Killed):
+        Run(recipe, tmp_path / "killed", killed_after(phase, arm)).carry_out()
+    resumed = Run(recipe, tmp_path / "killed").carry_out()
+    assert same(resumed) == same(whole)
+    prints = [
+        Store(str(tmp_path / name / "arms" / "active" / "store")).fingerprints()
+        for name in ("whole", "killed")
+    ]
+    assert prints[0] == prints[1] != {}
+
+
+def test_real_images_alone_need_no_model(settings: dict, tmp_path: Path) -> None:
+    settings["model"]["path"] = str(tmp_path / "nowhere")
+    run = Run(parse(only(settings, real_only="none")), tmp_path / "run")
+    assert run.carry_out()["arms"]["real_only"]["images"] == 0
+
+
+def test_another_recipe_is_refused_before_any_work(settings: dict, tmp_path: Path) -> None:
+    arms = only(settings, real_only="none")
+    Run(parse(arms), tmp_path / "run").carry_out()
+    changed = arms | {"training": arms["training"] | {"learning_rate": 0.01}}
+    before = (tmp_path / "run" / "recipe.yaml").read_text()
+    with pytest.raises(UserError, match="was made by recipe .*choose another --out"):
+        Run(parse(changed), tmp_path / "run").carry_out()
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == before
+
+
+def test_fingerprints_know_content_not_paths(settings: dict, tmp_path: Path) -> None:
+    def of(run: Run) -> str:
+        return run.fingerprint("active")
+
+    here = of(Run(parse(settings), tmp_path / "a"))
+    moved = Path(shutil.copytree(settings["model"]["path"], tmp_path / "moved"))
+    elsewhere = settings | {"model": settings["model"] | {"path": str(moved)}}
+    assert of(Run(parse(elsewhere), tmp_path / "b")) == here
+    weights = moved / "unet" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert of(Run(parse(elsewhere), tmp_path / "c")) != here
+    options = {"per_class": 2, "options": {"count": 4, "tail": True}}
+    other = settings | {"data": settings["data"] | {"train": options}}
+    assert of(Run(parse(other), tmp_path / "d")) != here
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("prompts", {"words": {"forest": ["wood " * 90]}}, "class 'forest'.*is not in the prompt"),
+        ("prompts", {"templates": ["a photo"]}, "template 'a photo' has no {word}"),
+        ("prompts", {"words": {"forrest": ["wood"]}}, "unknown class 'forrest'.*'forest'"),
+        ("model", {"path": "/nowhere"}, "there is no folder '/nowhere'"),
+        ("model", {"device": "abacus"}, "'abacus' is not usable here"),
+        ("model", {"decoder": "tiny:/nowhere"}, "no tiny autoencoder"),
+        ("learner", {"network": "smal"}, "unknown network 'smal'"),
+        ("learner", {"network": "torch.nn:Identity"}, "one per class"),
+        ("judge", {"network": "timm:resnt18"}, "unknown timm model"),
+        ("sampling", {"scheduler": "dim"}, "unknown sampling.scheduler 'dim'.*'ddim'"),
+        ("guidance", {"guided": []}, "guidance.adversarial is missing"),
+        ("data", {"train": {"per_class": 9, "options": {"count": 4}}}, "has 4 images"),
+        ("data", {"options": {"colour": 1}}, "unknown option of world 'colour'"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(
+    settings: dict, tmp_path: Path, part: str, change: dict, said: str
+) -> None:
+    whole = change if part == "guidance" else settings.get(part, {}) | change
+    with pytest.raises(UserError, match=said):
+        Run(parse(settings | {part: whole}), tmp_path / "run").carry_out()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pickle_is_refused_before_any_work(settings: dict, tmp_path: Path) -> None:
+    settings["model"]["path"] = str(tiny.save(tiny.model(), tmp_path / "model", safe=False))
+    with pytest.raises(UserError, match=r"no safetensors weights in .*unet: only the pickle"):
+        Run(parse(settings), tmp_path / "run").carry_out()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_model_is_refused_before_any_work(settings: dict, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(settings["model"]["path"], tmp_path / "model"))
+    weights = moved / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    settings["model"]["path"] = str(moved)
+    with pytest.raises(UserError, match=r"vae.*is damaged"):
+        Run(parse(settings), tmp_path / "run").carry_out()
+
+
+def test_a_file_is_no_run_folder(settings: dict, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match="is a file; give a folder"):
+        Run(parse(settings), tmp_path / "run").check()
+
+
+def pictures(folder: Path, counts: dict[str, int], size: tuple[int, int] = (12, 10)) -> Path:
+    rng = np.random.default_rng(0)
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            values = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(values).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_an_empty_class_and_a_huge_image(settings: dict, tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "data", {"cat": 12, "dog": 0})
+    settings["data"] = {"layout": "image_folder", "path": str(folder), "size": 16}
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match="no readable image of class dog"):
+        Run(parse(settings), run).carry_out()
+    pictures(folder, {"bird": 12})
+    shutil.rmtree(folder / "dog")
+    Image.new("1", (9000, 9000)).save(folder / "bird" / "huge.png")
+    settings["data"]["strict"] = True
+    with pytest.raises(UserError, match=r"huge.png is too large"):
+        Run(parse(settings), run).carry_out()
+    assert not run.exists()
+
+
+def test_plan_counts_what_a_run_does(settings: dict, tmp_path: Path) -> None:
+    run = Run(parse(settings), tmp_path / "run")
+    arms = {arm.name: arm for arm in plan(run)}
+    assert {name: arm.images for name, arm in arms.items()} == {
+        "real_only": 0,
+        "unguided": 4,
+        "active": 4,
+    }
+    assert arms["unguided"].denoiser_calls == 2
+    assert arms["unguided"].with_gradient == 0 < arms["active"].with_gradient
+    assert {name: arm.learner_steps for name, arm in arms.items()} == {
+        "real_only": 4,
+        "unguided": 4,
+        "active": 8,
+    }
+    pace = measure(run)
+    assert pace.seconds(arms["active"]) > pace.seconds(arms["real_only"]) > 0
+
+
+def test_images_without_the_loop(settings: dict, tmp_path: Path) -> None:
+    recipe = parse(only(settings, active="guided"))
+    Run(recipe, tmp_path / "run").carry_out()
+    weights = tmp_path / "run" / "arms" / "active" / "model.safetensors"
+    verdicts = drawing.draw(Run(recipe, tmp_path / "out"), weights, 5)
+    assert len(verdicts) == 5
+    shown = sorted(of.stem for of in (tmp_path / "out" / "images").glob("*/*.png"))
+    assert shown == sorted(verdict.id for verdict in verdicts if verdict.accepted)
+    state = tmp_path / "run" / "arms" / "active" / "learners" / "0001-main.safetensors"
+    assert drawing.draw(Run(recipe, tmp_path / "out"), state, 5) == verdicts
+    wrong = parse(settings | {"learner": {"network": "timm:resnet10t"}})
+    with pytest.raises(UserError, match="weights of another network"):
+        drawing.draw(Run(wrong, tmp_path / "else"), weights, 5)

@@ -1,0 +1,171 @@
+"""The command line: exit codes, one clear line, and somebody's own data from end to end."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import activegen
+import tiny
+from activegen import cli
+from activegen.recipes import Run
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+DOCS = Path(__file__).parents[1] / "docs" / "cli.md"
+QUICK = [
+    "data.size=16",
+    "data.test.limit=2",
+    "sampling.num_steps=2",
+    "training.steps=4",
+    "training.warmup_steps=0",
+    "training.batch_size=8",
+    "mining.folds=2",
+    "proposal.budget=4",
+    "judge.members=1",
+    "judge.steps=2",
+    "judge.min_probability=0",
+    "loop.rounds=2",
+]
+REAL = "arms={real_only: {generate: none}}"
+NETWORK = """
+from torch import nn
+
+
+def make(classes):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
+"""
+
+
+def call(*words: object) -> int:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as ended:
+        cli.app([str(word) for word in words])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work here."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def own_data(folder: Path) -> Path:
+    """Three classes of 96 x 80 pixels: grey, transparent, coloured; one file is corrupt."""
+    rng = np.random.default_rng(0)
+    for name, mode in (("black cat", "L"), ("dog", "RGBA"), ("fish", "RGB")):
+        (folder / "mine" / name).mkdir(parents=True)
+        for number in range(14):
+            values = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
+            picture = Image.fromarray(values).convert(mode)
+            picture.save(folder / "mine" / name / f"{number}.png")
+    (folder / "mine" / "dog" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    return folder / "mine"
+
+
+def test_own_data_network_and_generator(
+    own_data: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("init", own_data, "--out", "recipe.yaml") == 0
+    seen = capsys.readouterr()
+    assert "broken.png cannot be read" in seen.err
+    assert all(name in seen.out for name in ("black cat", "dog", "fish"))
+    assert call("init", own_data, "--out", "recipe.yaml") == 2
+    assert "'recipe.yaml' is there already" in capsys.readouterr().err
+    (folder / "own_network_of_test.py").write_text(NETWORK)
+    tiny.save(tiny.model(), folder / "model")
+    own = ["learner.network=own_network_of_test:make", "model.path=./model"]
+    words = [word for value in (*own, *QUICK) for word in ("--set", value)]
+    try:
+        assert call("run", "recipe.yaml", *words, "--out", "run", "--json") == 0
+    finally:
+        sys.modules.pop("own_network_of_test", None)
+    seen = capsys.readouterr()
+    assert "broken.png cannot be read" in seen.err
+    [line] = seen.out.splitlines()
+    said = json.loads(line)
+    assert set(said) == {
+        "real_only",
+        "unguided",
+        "active",
+        "images",
+        "rejected",
+        "seconds",
+        "report",
+    }
+    assert said["images"] + sum(said["rejected"].values()) == 4
+    assert Path(said["report"]).is_file()
+    assert "active: round 2 of 2, test accuracy" in seen.err
+
+
+def test_dry_run_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.save(tiny.model(), folder / "model")
+    words = ["--set", "model.path=./model", "--set", "data.test.limit=1"]
+    assert call("run", "demo", *words, "--dry-run", "--out", "run") == 0
+    assert "about" in capsys.readouterr().out
+    assert not (folder / "run").exists()
+    assert call("run", "demo", *words, "--dry-run", "--out", "run", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["arms"]["active"]["images"] > 0 < said["minutes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "dmo"], "unknown recipe 'dmo'"),
+        (["run", "nowhere.yaml"], "there is no recipe nowhere.yaml"),
+        (["run", "demo", "--set", "trainin.steps=1"], "Did you mean 'training'?"),
+        (["run", "eurosat"], "data.path is missing"),
+        (["run", "eurosat", "--set", "data.path=./nowhere", "--set", REAL], "nowhere"),
+        (["init", "nowhere"], "there is no folder 'nowhere'"),
+        (["doctor", "dmo"], "unknown recipe 'dmo'"),
+        (["generate", "demo", "--model", "x", "--out", "y", "--count", "0"], "--count is 0"),
+    ],
+)
+def test_what_can_be_mended_is_one_line(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr("activegen.recipes.health.embedded_problem", lambda: "")
+    assert call(*words) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert error.count("activegen: ") == 1 and "Traceback" not in error
+    assert list(folder.iterdir()) == []
+
+
+def test_control_c_can_go_on(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: Run) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "carry_out", stop)
+    assert call("run", "demo") == 130
+    assert "stopped; run the same command to go on" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out.strip() == activegen.__version__
+
+
+def test_public_names_are_there() -> None:
+    for name in activegen.__all__:
+        assert getattr(activegen, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = activegen.nothing
+
+
+def test_the_docs_are_the_help() -> None:
+    assert DOCS.read_text(encoding="utf-8") == cli.documentation(), (
+        "run: python -m activegen.cli > docs/cli.md"
+    )
