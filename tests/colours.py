@@ -21,7 +21,7 @@ from activegen.guidance import (
     Repulsion,
     Weighted,
 )
-from activegen.loop.judging import Judge, Trusting
+from activegen.loop.judging import Judge, trusting
 from activegen.loop.mining import MiningSettings
 from activegen.loop.proposing import ProposalSettings
 from activegen.loop.rounds import ArmSettings, LoopSettings, Parts
@@ -95,7 +95,7 @@ def parts(**changes: Any) -> Parts:
 
     def judge(settings: ArmSettings) -> Judge:
         if not settings.judge:
-            return Trusting(forbidden)
+            return trusting(forbidden)
         return Judge(learner().model.eval(), 0.1, forbidden, real)
 
     made = Parts(

@@ -105,7 +105,8 @@ def test_own_data_network_and_generator(
 
 def test_dry_run_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.save(tiny.model(), folder / "model")
-    words = ["--set", "model.path=./model", "--set", "data.test.limit=1"]
+    counts = ["data.test.options.count=2", "data.train.per_class=4", "training.batch_size=8"]
+    words = [word for value in ("model.path=./model", *counts) for word in ("--set", value)]
     assert call("run", "demo", *words, "--dry-run", "--out", "run") == 0
     assert "about" in capsys.readouterr().out
     assert not (folder / "run").exists()

@@ -2,7 +2,7 @@ import torch
 
 import colours
 from activegen.data.fingerprints import thumbnail
-from activegen.loop.judging import REASONS, Judge, Trusting
+from activegen.loop.judging import REASONS, Judge, trusting
 from activegen.records import Prediction, Request, Sample
 from activegen.store import png
 
@@ -76,6 +76,6 @@ def test_the_probability_decides():
 
 
 def test_trusting_rejects_leaks_but_not_repetition():
-    judge = Trusting(thumbnail(noise(1)))
+    judge = trusting(thumbnail(noise(1)))
     samples = [sample(noise(1), seed=0), sample(noise(2), seed=1), sample(noise(2), seed=2)]
     assert reasons(judge, samples) == ["leak", "", ""]

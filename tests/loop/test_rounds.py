@@ -146,6 +146,7 @@ from pathlib import Path
 from activegen.loop.rounds import ArmSettings, active_generation
 import activegen.loop.rounds as rounds
 rounds.SAVE_SECONDS = 0.05
+print("begins", flush=True)
 for summary in active_generation(
     colours.parts(), "a", ArmSettings("guided", judge=True), Path({folder!r}), "recipe"
 ):
@@ -162,26 +163,24 @@ def test_killed_at_random_moments_and_started_again(undisturbed, tmp_path):
     folder, summaries = undisturbed
     script = KILLED.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path / "run"))
     environment = os.environ | {"OMP_NUM_THREADS": str(1)}
-    rng, kills = random.Random(0), 0
+    rng, kills, finished = random.Random(0), 0, 0
+    target = tmp_path / "run"
     while kills < 20:
-        target = tmp_path / "run"
-        process = subprocess.Popen(
-            [sys.executable, "-c", script], env=environment, stdout=subprocess.DEVNULL
-        )
-        while not (target / "store" / "store.json").exists() and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 1.5))
-        if process.poll() is None:
-            process.kill()
-            kills += 1
-            process.wait()
-            continue
-        # it was faster than the kill: compare, and begin anew
+        with subprocess.Popen(
+            [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None and process.stdout.readline() == "begins\n"
+            time.sleep(rng.uniform(0, 1.2))
+            if process.poll() is None:
+                process.kill()
+                kills += 1
+                continue
         assert process.returncode == 0
         _same(target, folder)
-        target.rename(tmp_path / f"finished-{kills}")
+        finished += 1
+        target.rename(tmp_path / f"finished-{finished}")
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
-    _same(tmp_path / "run", folder)
+    _same(target, folder)
     stored = Store(str(tmp_path / "run" / "store"))
     ended = [stored.round(k).summary() for k in stored.rounds()]
     assert results([s for s in ended if s]) == json.loads(json.dumps(results(summaries)))

@@ -62,6 +62,7 @@ class Judge:
         min_probability: that it gives the label at least.
         forbidden: fingerprints of val and test images: never to be trained on.
         real: fingerprints of the training images: a near-copy of one adds nothing.
+        repetition: take near-copies of earlier samples too.
     """
 
     def __init__(
@@ -70,18 +71,20 @@ class Judge:
         min_probability: float,
         forbidden: Thumbnails,
         real: Thumbnails,
+        repetition: bool = False,
     ):
         self.label_model, self.min_probability = label_model, min_probability
-        self.forbidden, self.real = forbidden, real
-        self.device = next(
-            (p.device for p in getattr(label_model, "parameters", lambda: iter(()))()), "cpu"
-        )
+        self.forbidden, self.real, self.repetition = forbidden, real, repetition
+        module = isinstance(label_model, torch.nn.Module)
+        self.device = next(label_model.parameters()).device if module else "cpu"
 
     def verdicts(
         self, requests: Sequence[Request], samples: Iterable[Sample], earlier: Thumbnails
     ) -> list[Verdict]:
         """One for each request, in their order; ``earlier`` are the accepted samples so far."""
         by_id = {sample.request.id: sample for sample in samples}
+        if self.repetition:
+            earlier = earlier[:0]
         result = []
         for request in requests:
             sample = by_id.get(request.id)
@@ -92,7 +95,7 @@ class Judge:
             print_ = thumbnail(image)
             reason, numbers = self._reason(image, print_, request.target, earlier)
             result.append(Verdict(request.id, not reason, reason, numbers))
-            if not reason:
+            if not reason and not self.repetition:
                 earlier = torch.cat([earlier, print_])
         return result
 
@@ -118,14 +121,6 @@ class Judge:
         return "", numbers
 
 
-class Trusting(Judge):
+def trusting(forbidden: Thumbnails) -> Judge:
     """Takes everything that is a picture and leaks nothing; for arms without a judge."""
-
-    def __init__(self, forbidden: Thumbnails):
-        super().__init__(None, 0.0, forbidden, torch.zeros(0, 3, 16, 16))
-
-    def verdicts(
-        self, requests: Sequence[Request], samples: Iterable[Sample], earlier: Thumbnails
-    ) -> list[Verdict]:
-        """As a judge that has no opinion on labels and copies."""
-        return super().verdicts(requests, samples, torch.zeros(0, 3, 16, 16))
+    return Judge(None, 0.0, forbidden, torch.zeros(0, 3, 16, 16), repetition=True)

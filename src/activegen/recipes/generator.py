@@ -143,7 +143,7 @@ def device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"model.device '{name}' cannot be used here: {reason}; try 'auto'"
+            f"model.device '{name}' is not usable here: {reason}; try 'auto'"
         ) from error
 
 

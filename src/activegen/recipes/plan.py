@@ -1,9 +1,11 @@
 """What a run is going to do, and about how long it takes here."""
 
 import math
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -168,7 +170,9 @@ def _denoiser_step(run: Run, count: int) -> float:
 def _gradient(run: Run, count: int) -> float:
     model = run.model()
     latents, text, level, target = _first(run, count)
-    decode, task = run.decoder(model) or model.full, run.classifier().to(run.device).eval()
+    task = run.classifier().to(run.device).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        decode = run.decoder(model, Path(folder)) or model.full
 
     def step() -> None:
         moved = text.text.clone().requires_grad_()

@@ -4,6 +4,7 @@
 <run>/recipe.yaml            resolved, with all overrides
 <run>/environment.json       versions and machine
 <run>/judge/                 weights of the model that checks labels
+<run>/decoder/               a fitted decoder, where the recipe has one
 <run>/arms/<arm>/store/      what was generated
 <run>/arms/<arm>/learners/   states of training
 <run>/arms/<arm>/model.safetensors
@@ -35,7 +36,7 @@ from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.guidance import MemoryBank
 from activegen.loop.executor import LocalExecutor
-from activegen.loop.judging import Judge, Trusting
+from activegen.loop.judging import Judge, trusting
 from activegen.loop.proposing import ADVERSARIAL, GUIDED
 from activegen.loop.rounds import ArmSettings, Parts, active_generation
 from activegen.recipes import data, generator, steering
@@ -169,7 +170,9 @@ class Run:
         """An untrained learner; the same in each arm."""
         settings = self.recipe.training
         settings = replace(settings, seed=settings.seed + self.recipe.seed)
-        return WatchedLearner(self.classifier(), settings, self.device, self._tell("train", arm))
+        # in evaluation mode: one that is read from a file may judge before it is trained on
+        classifier = self.classifier().eval()
+        return WatchedLearner(classifier, settings, self.device, self._tell("train", arm))
 
     def ways(self, task: TaskModel, bank: MemoryBank) -> dict[str, list[Any]]:
         """Ways of drawing by name."""
@@ -179,7 +182,7 @@ class Run:
         """Of an arm."""
         found = self.data
         if not settings.judge:
-            return Trusting(found.forbidden)
+            return trusting(found.forbidden)
         probability = self.recipe.judge.min_probability
         return Judge(self.label_model, probability, found.forbidden, found.real)
 

@@ -177,9 +177,7 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
         if PLAIN in self.guidance:
-            raise UserError(
-                "guidance.plain has no terms; give your way of drawing another name"
-            )
+            raise UserError("guidance.plain has no terms; give your way of drawing another name")
         for arm in self.arms:
             if not re.fullmatch(r"[A-Za-z0-9_\-]+", arm):
                 raise UserError(f"the arm '{arm}' names a folder; use letters, digits, _ and -")

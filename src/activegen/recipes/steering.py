@@ -54,9 +54,7 @@ class OneOf(Spec):
     def _one(self) -> "OneOf":
         if len(self.model_fields_set) != 1:
             words = ", ".join(type(self).model_fields)
-            raise UserError(
-                f"a {self.kind} is one of: {words}; write each as an item of its own"
-            )
+            raise UserError(f"a {self.kind} is one of: {words}; write each as an item of its own")
         return self
 
     @property
