@@ -1,9 +1,10 @@
 """What is informative: one pure, differentiable function per active-learning score.
 
 Every score maps a prediction and the target to one number per image, higher = more informative, in
-nats or probabilities as its docstring says. Pixels whose target is 255 do not count; an image is the
-mean of its pixels. All are computed from log-probabilities in float32, so value and gradient are
-finite for certain models. One definition serves steering, ranking and the logged number.
+nats or probabilities as its docstring says. An image is the mean of its pixels; pixels of a mask
+whose target is 255 do not count. All are computed from log-probabilities in float32, so value and
+gradient are finite for certain models. One definition serves steering, ranking and the logged
+number.
 """
 
 import math

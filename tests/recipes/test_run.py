@@ -129,7 +129,7 @@ def test_another_recipe_is_refused_before_any_work(settings: dict, tmp_path: Pat
     Run(parse(arms), tmp_path / "run").carry_out()
     changed = arms | {"training": arms["training"] | {"learning_rate": 0.01}}
     before = (tmp_path / "run" / "recipe.yaml").read_text()
-    with pytest.raises(UserError, match="was made by recipe .*choose another --out"):
+    with pytest.raises(UserError, match=r"was made by recipe .*choose another --out"):
         Run(parse(changed), tmp_path / "run").carry_out()
     assert (tmp_path / "run" / "recipe.yaml").read_text() == before
 

@@ -102,9 +102,9 @@ def test_wrong_values_name_their_place(change: dict, said: str) -> None:
 
 
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:
-    with pytest.raises(UnknownWord, match="unknown recipe 'dmo'.*Did you mean 'demo'"):
+    with pytest.raises(UnknownWord, match=r"unknown recipe 'dmo'.*Did you mean 'demo'"):
         load("dmo")
-    with pytest.raises(UserError, match="there is no recipe .*nowhere.yaml"):
+    with pytest.raises(UserError, match=r"there is no recipe .*nowhere\.yaml"):
         load(tmp_path / "nowhere.yaml")
     file = tmp_path / "recipe.yaml"
     file.write_text("data: {layout: world")

@@ -109,8 +109,9 @@ class Solver:
             Level(index, len(timesteps), timestep, *self._shares(index, timestep), prediction)
             for index, timestep in enumerate(timesteps)
         )
-        probe = copy.deepcopy(self.scheduler).scale_model_input(torch.ones(1), timesteps[0])
-        self._exploding = bool((probe != 1).any())
+        probe = torch.ones(1, device=device)
+        seen = copy.deepcopy(self.scheduler).scale_model_input(probe, timesteps[0])
+        self._exploding = bool((seen != 1).any())
 
     def start(self, noise: Latents) -> Latents:
         """The solver's own state before the first step, from standard normal noise."""

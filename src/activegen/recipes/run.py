@@ -32,6 +32,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from activegen.data.prompts import Prompts, prompts_for
+from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.guidance import MemoryBank
@@ -82,7 +83,7 @@ class Run:
         if self.generates:
             self.place.check()
         classes = self.data.train.classes
-        task = self.classifier()
+        task = self.classifier().to(self.device)
         steering.terms(self.recipe.guidance, task, MemoryBank())
         steering.check_gradients(self.recipe.guidance, self.recipe.sampling.num_steps)
         if self.generates:
@@ -219,12 +220,16 @@ class Run:
         """Carries out the drawing."""
         return WatchedExecutor(LocalExecutor(), self._tell("generate", arm))
 
-    def decoder(self, model: DiffusionModel) -> Any:
-        """For pictures that gradients see; None is the model's own."""
+    def decoder(self, model: DiffusionModel, folder: Path | None = None) -> Decoder | None:
+        """For pictures that gradients see; None is the model's own.
+
+        Args:
+            model: whose latents it reads.
+            folder: where a fitted one is kept; by default in the run's.
+        """
         of = fingerprint([self.place.fingerprint, self.data.fingerprint])
-        return generator.decoder(
-            self.recipe.model.decoder, model, self.data.train, self.folder / "decoder", of
-        )
+        folder = folder or self.folder / "decoder"
+        return generator.decoder(self.recipe.model.decoder, model, self.data.train, folder, of)
 
     def trained(self, file: Path) -> Classifier:
         """A classifier with the weights of a file: a finished arm's, or a state of training.
