@@ -33,7 +33,7 @@ def undisturbed(tmp_path_factory) -> tuple[Path, list[dict]]:
 def test_a_round_trains_generates_judges_and_stores(undisturbed):
     folder, summaries = undisturbed
     assert [s["step"] for s in summaries] == [8, 16, 24]
-    assert [s["proposed"] for s in summaries] == [6, 6, 0]
+    assert [s["proposed"] >= 6 for s in summaries] == [True, True, False]
     for summary in summaries:
         assert summary["accepted"] + sum(summary["rejected"].values()) == summary["proposed"]
     store = Store(str(folder / "store"))
@@ -41,6 +41,20 @@ def test_a_round_trains_generates_judges_and_stores(undisturbed):
     guided = [r for r in requests if r.steering != "plain"]
     assert guided and all(r.reference.startswith("train/") and r.state for r in guided)
     assert {r.steering for r in requests} >= {"guided", "adversarial"}
+
+
+def test_rejected_images_are_replaced_until_the_budget_is_filled(tmp_path):
+    from activegen.loop.proposing import ProposalSettings
+
+    once = run(tmp_path / "once", proposal=ProposalSettings(budget=6, spare=1))
+    often = run(tmp_path / "often", proposal=ProposalSettings(budget=6, spare=4))
+    assert any(s["rejected"] for s in once)
+    assert [s["accepted"] for s in often] == [6, 6, 0]
+    for summary in often:
+        assert summary["proposed"] == summary["accepted"] + sum(summary["rejected"].values())
+    store = Store(str(tmp_path / "often" / "store"))
+    assert len(store.round(0).plan() or []) == 24
+    assert len(list(store.round(0).samples())) < 24
 
 
 def test_accepted_images_are_trained_on(tmp_path):
@@ -104,7 +118,7 @@ def test_arms_have_the_same_steps_and_budget(tmp_path):
     assert [s["proposed"] for s in plain] == [6, 6, 0]
     assert [s["proposed"] for s in none] == [0, 0, 0]
     targets = [r.target for r in Store(str(tmp_path / "plain/store")).round(0).plan() or []]
-    assert sorted(targets) == [0, 0, 1, 1, 2, 2]
+    assert sorted(targets[:6]) == [0, 0, 1, 1, 2, 2]
 
 
 def test_an_arm_that_draws_nothing_never_loads_the_model(tmp_path):

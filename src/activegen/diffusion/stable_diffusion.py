@@ -70,8 +70,11 @@ class StableDiffusion:
         path: str | Path,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        attention_size: int | None = None,
     ) -> "StableDiffusion":
         """From a folder in diffusers' layout (or a Hub id where there is a network).
+
+        In bfloat16 the autoencoder stays in float32: 8-bit pictures need more than its 8 bits.
 
         Raises:
             UserError: a part is missing, a pickle instead of safetensors, or of another family.
@@ -84,7 +87,8 @@ class StableDiffusion:
             unet: Any = UNet2DConditionModel.from_pretrained(
                 folder / "unet", torch_dtype=dtype, **safe
             )
-            vae: Any = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=dtype, **safe)
+            precise = torch.float32 if dtype == torch.bfloat16 else dtype
+            vae: Any = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=precise, **safe)
             text_encoder: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", **safe)
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(
@@ -100,6 +104,7 @@ class StableDiffusion:
             tokenizer,
             scheduler,
             Path(path).name,
+            attention_size,
         )
 
     @property

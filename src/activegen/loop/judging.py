@@ -15,6 +15,7 @@ from activegen.store import from_png
 
 Thumbnails = Float[Tensor, "_ 3 16 16"]
 
+NOT_NEEDED = "not needed"  # in the plan, but the budget was filled before: no rejection
 REASONS = {
     "not finite": "the denoiser diverged; there is no picture",
     "black": "a black picture",

@@ -23,7 +23,9 @@ class ProposalSettings:
     """How many images, and in which mixture.
 
     Args:
-        budget: images in each round that generates.
+        budget: images to train on from each round that generates; the same for every arm.
+        spare: how many times the budget is planned, so that others can replace what is rejected;
+            drawing stops when the budget is filled. Ours.
         plain_share: of images from the prompt alone in the first round; falls linearly to 0.
         adversarial_share: of all images in the last round that generates; grows linearly from 0.
 
@@ -34,14 +36,22 @@ class ProposalSettings:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     budget: int = 64
+    spare: float = 2.0
     plain_share: float = 0.5
     adversarial_share: float = 0.5
 
     def __post_init__(self):
         if self.budget < 0:
             raise UserError("proposal.budget must be at least 0")
+        if self.spare < 1:
+            raise UserError("proposal.spare must be at least 1")
         if not 0 <= self.plain_share <= 1 or not 0 <= self.adversarial_share <= 1:
             raise UserError("proposal: shares must be between 0 and 1")
+
+    @property
+    def candidates(self) -> int:
+        """Requests of a round's plan."""
+        return round(self.budget * self.spare)
 
     def shares(self, progress: float) -> Mapping[str, float]:
         """Of each way of drawing; ``progress`` is 0 in the first round, 1 in the last."""

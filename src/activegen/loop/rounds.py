@@ -12,7 +12,7 @@ is saved at the end of its round and once a minute, and everything else follows 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +30,7 @@ from activegen.diffusion.sampling import Sampling, Term
 from activegen.guidance.memory_bank import MemoryBank
 from activegen.loop.executor import Executor, LocalExecutor
 from activegen.loop.generating import Generator, batches
-from activegen.loop.judging import Judge
+from activegen.loop.judging import NOT_NEEDED, Judge
 from activegen.loop.mining import Judged, MiningSettings, mine
 from activegen.loop.proposing import Origin, ProposalSettings, propose_guided, propose_plain
 from activegen.records import Request, TaskModel, UserError, Verdict, fingerprint
@@ -187,14 +187,10 @@ class _Run:
             with _Clock(seconds, "mine"):
                 plan = self._plan(number) if generating else []
             stored.write_plan(plan)
-        if plan:
-            with _Clock(seconds, "generate"):
-                self._generate(plan, stored)
-        with _Clock(seconds, "judge"):
-            verdicts = stored.verdicts()
-            if verdicts is None:
-                verdicts = self.judge.verdicts(plan, stored.samples(), self._earlier(number))
-                stored.write_verdicts(verdicts)
+        verdicts = stored.verdicts()
+        if verdicts is None:
+            verdicts = self._drawn_and_judged(number, plan, stored, seconds)
+            stored.write_verdicts(verdicts)
         return summary | _counts(verdicts) | {"seconds": seconds}
 
     def _seen(self) -> dict[str, RealImages]:
@@ -269,13 +265,19 @@ class _Run:
         rng = np.random.default_rng((parts.seed, number))
         origin = Origin(number, self.arm, self._state())
         classes, budget = parts.train.classes, parts.proposal.budget
+        count = parts.proposal.candidates
         if self.settings.generate == "plain":
-            return propose_plain(budget, classes, parts.prompts, origin, rng)
-        references = mine(self._judged(), budget, parts.mining, rng)
+            return propose_plain(count, classes, parts.prompts, origin, rng)
+        references = mine(self._judged(), count, parts.mining, rng)
         progress = number / max(parts.loop.generating - 1, 1)
-        return propose_guided(
-            references, classes, parts.prompts, parts.proposal, progress, origin, rng
-        )
+        # the ways of drawing stand together within the budget, and again in what may replace it
+        return [
+            request
+            for some in (references[:budget], references[budget:])
+            for request in propose_guided(
+                some, classes, parts.prompts, parts.proposal, progress, origin, rng
+            )
+        ]
 
     def _judged(self) -> list[Judged]:
         """Every image that can be mined, as a learner sees it that was not trained on it."""
@@ -312,10 +314,43 @@ class _Run:
             self._model = self.parts.model()
         return self._model
 
-    def _generate(self, plan: list[Request], stored: RoundStore) -> None:
+    def _drawn_and_judged(
+        self, number: int, plan: list[Request], stored: RoundStore, seconds: dict[str, float]
+    ) -> list[Verdict]:
+        """Batch by batch until the budget is filled; what is left of the plan is not drawn."""
+        parts = self.parts
+        present, drawn = stored.shards(), {s.request.id: s for s in stored.samples()}
+        jobs = batches(plan, parts.loop.batch)
+        missing = [job for job in jobs if job[0] not in present]
+        made = parts.executor.map(self._generator(), missing) if missing else iter(())
+        earlier, needed = self._earlier(number), parts.proposal.budget
+        verdicts: list[Verdict] = []
+        for index, requests in jobs:
+            if needed == 0:
+                verdicts += [Verdict(request.id, False, NOT_NEEDED) for request in requests]
+                continue
+            with _Clock(seconds, "generate"):
+                if index in present:
+                    samples = [drawn[r.id] for r in requests if r.id in drawn]
+                else:
+                    _, samples = next(made)
+                    stored.write_shard(index, samples)
+            with _Clock(seconds, "judge"):
+                for verdict in self.judge.verdicts(requests, samples, earlier):
+                    if verdict.accepted and needed == 0:
+                        verdict = replace(verdict, accepted=False, reason=NOT_NEEDED)
+                    needed -= verdict.accepted
+                    verdicts.append(verdict)
+                accepted = {v.id for v in verdicts if v.accepted}
+                new = [from_png(s.image) for s in samples if s.request.id in accepted]
+                earlier = torch.cat([earlier, *(thumbnail(image) for image in new)])
+        return verdicts
+
+    def _generator(self) -> Generator:
+        """Of this round."""
         parts, task = self.parts, self.learners["main"].averaged
         model, train = self._diffusion(), parts.train
-        generator = Generator(
+        return Generator(
             model=model,
             sampling=parts.sampling,
             steering=parts.steering(task, self._bank()),
@@ -324,10 +359,6 @@ class _Run:
             decoder=parts.decoder(model),
             made_by=model.made_by(),
         )
-        present = stored.shards()
-        missing = [job for job in batches(plan, parts.loop.batch) if job[0] not in present]
-        for number, samples in parts.executor.map(generator, missing):
-            stored.write_shard(number, samples)
 
     def _earlier(self, number: int) -> Tensor:
         images = [from_png(s.image) for s, _ in self.store.accepted(before_round=number)]
@@ -356,14 +387,16 @@ def _miners(parts: Parts, settings: ArmSettings) -> list[_Miner]:
 
 def _counts(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     return {
-        "proposed": len(verdicts),
+        "proposed": sum(verdict.reason != NOT_NEEDED for verdict in verdicts),
         "accepted": sum(verdict.accepted for verdict in verdicts),
-        "rejected": dict(sorted(Counter(v.reason for v in verdicts if not v.accepted).items())),
+        "rejected": dict(
+            sorted(Counter(v.reason for v in verdicts if v.reason not in ("", NOT_NEEDED)).items())
+        ),
     }
 
 
 class _Clock:
-    """Writes the seconds of a block into a dict."""
+    """Adds the seconds of a block to a dict."""
 
     def __init__(self, seconds: dict[str, float], name: str):
         self.seconds, self.name = seconds, name
@@ -372,4 +405,5 @@ class _Clock:
         self.start = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self.seconds[self.name] = round(time.perf_counter() - self.start, 3)
+        spent = self.seconds.get(self.name, 0.0) + time.perf_counter() - self.start
+        self.seconds[self.name] = round(spent, 3)

@@ -122,11 +122,7 @@ class Place:
         Raises:
             UserError: as `StableDiffusion.load` does.
         """
-        model = StableDiffusion.load(self.path, device, DTYPES[spec.dtype])
-        if spec.attention_size is None:
-            return model
-        parts = (model.unet, model.vae, model.text_encoder, model.tokenizer, model.scheduler)
-        return StableDiffusion(*parts, model.name, spec.attention_size)
+        return StableDiffusion.load(self.path, device, DTYPES[spec.dtype], spec.attention_size)
 
 
 def device(name: str) -> torch.device:

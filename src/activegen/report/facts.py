@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from activegen.loop.judging import NOT_NEEDED
 from activegen.records import Request, UserError, Verdict
 from activegen.store import Store
 
@@ -243,7 +244,8 @@ def _arm(
 def _entries(store: Store, number: int) -> list[Entry]:
     round = store.round(number)
     verdicts = {verdict.id: verdict for verdict in round.verdicts() or []}
-    return [Entry(request, verdicts.get(request.id)) for request in round.plan() or []]
+    entries = [Entry(request, verdicts.get(request.id)) for request in round.plan() or []]
+    return [e for e in entries if e.verdict is None or e.verdict.reason != NOT_NEEDED]
 
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:

@@ -142,7 +142,7 @@ class Learner:
         # placement and mixed precision are ours: accelerate fixes both once for the whole process
         self._accelerator = Accelerator(device_placement=False)
         self.device = self._accelerator.device if device is None else torch.device(device)
-        self.model = classifier.to(self.device)
+        self.model = classifier.to(self.device).eval()
         self._average = _averaging(self.model, settings.ema_decay)
         self._optimiser = OPTIMISERS[settings.optimiser](
             _groups(self.model, settings.weight_decay), settings.learning_rate

@@ -1,5 +1,6 @@
 """The embedded generator's parts, untrained, in diffusers' own classes; and its folder."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -103,7 +104,7 @@ def text_encoder(tokenizer: CLIPTokenizer) -> Any:
 
 
 def export(parts: dict[str, Any], tokenizer: Path, out: Path) -> None:
-    """Writes the folder: float16 safetensors, tokenizer, scheduler, model_index.json."""
+    """Writes the folder: float16 safetensors, tokenizer, scheduler, index and checksums."""
     for name, part in parts.items():
         part.half().save_pretrained(out / name, safe_serialization=True)
         part.float()
@@ -123,3 +124,6 @@ def export(parts: dict[str, Any], tokenizer: Path, out: Path) -> None:
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    weights = sorted(out.rglob("*.safetensors"))
+    sums = {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in weights}
+    (out / "checksums.json").write_text(json.dumps(sums, indent=2) + "\n")

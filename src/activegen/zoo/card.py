@@ -5,7 +5,6 @@ generator.
 """
 
 import argparse
-import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -130,15 +129,6 @@ def grid(pool: Pool, classes: int, columns: int, path: Path) -> None:
     Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path, optimize=True)
 
 
-def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of each weight file, by its path in the folder."""
-    files = sorted(folder.rglob("*.safetensors"))
-    return {
-        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in files
-    }
-
-
 def _pool(subject: Subject, domain: Domain) -> Pool:
     images = torch.from_numpy(np.ascontiguousarray(domain.images)).permute(0, 3, 1, 2).contiguous()
     labels = torch.tensor([subject.classes.index(label) for label in domain.labels])
@@ -209,7 +199,6 @@ def main() -> None:
         card[subject.name], drawn = measure(model, subject, options.images, options.steps, SAMPLING)
         grid(drawn, len(subject.classes), 12, options.grids / f"generated_{subject.name}.png")
         print(subject.name, json.dumps(card[subject.name]), flush=True)
-    card["sha256"] = checksums(options.model)
     if options.split == "test":
         (options.model / "card.json").write_text(json.dumps(card, indent=2) + "\n")
 
