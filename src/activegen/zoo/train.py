@@ -35,6 +35,7 @@ from activegen.zoo.architecture import (
 )
 from activegen.zoo.domains import Domain, eurosat, rendered
 from activegen.zoo.running import Run
+from activegen.zoo.sharpening import sharpen
 
 WORLD_TILES = 24_000
 WORLD_SEED = 20_24
@@ -185,6 +186,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for states to resume from")
     parser.add_argument("--out", type=Path, default=LAND_COVER, help="folder of the generator")
     parser.add_argument("--autoencoder-images", type=int, default=120_000)
+    parser.add_argument("--decoder-images", type=int, default=100_000)
     parser.add_argument("--images", type=int, default=1_500_000, help="images the denoiser sees")
     parser.add_argument("--world-tiles", type=int, default=WORLD_TILES)
     parser.add_argument("--compile", action="store_true", help="minutes at the start, then faster")
@@ -207,6 +209,10 @@ def main() -> None:
         torch.save([encode_all(vae, domain, options.device) for domain in domains], latent_file)
     latents = torch.load(latent_file, weights_only=True)
     spread = torch.cat([x[0].float() for x in latents]).std().item()
+    if options.decoder_images:
+        vae = sharpen(
+            domains, latents, vae, _dihedral, options.work, options.decoder_images, options.device
+        )
     vae.register_to_config(scaling_factor=1 / spread)
     models = train_denoiser(
         domains, latents, vae, options.work, options.images, options.device, options.compile

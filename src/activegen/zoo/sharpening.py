@@ -1,0 +1,121 @@
+"""Gives the decoder its texture back: fine-tuned to look right to classifiers, not only on average.
+
+An autoencoder trained on pixel errors draws the mean of all textures that its latents allow, and
+that mean has no texture: the classes that differ by it are lost. Here the decoder alone is trained
+on, so latents and denoiser stay as they are, on pixels and on features of classifiers of the two
+domains: their statistics over space, which texture has whatever its phase, and the last features.
+
+Johnson et al. (2016), https://arxiv.org/abs/1603.08155, with our own classifiers in place of VGG.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from activegen.tasks.classifier import Classifier
+from activegen.tasks.learner import Learner, TrainSettings
+from activegen.tasks.networks import build
+from activegen.tasks.pool import Pool
+from activegen.tasks.seeding import seeded
+from activegen.zoo.domains import Domain
+from activegen.zoo.running import Run
+
+CRITIC_STEPS = 800
+LATENT_NOISE = 0.1  # of the latents' spread: the denoiser's are not as clean as the encoder's
+
+
+def critic(domain: Domain, work: Path, device: str) -> Classifier:
+    """A classifier of the domain's own training images; trained once and kept."""
+    classes = sorted(set(domain.labels))
+    file = work / f"critic-{domain.name}.safetensors"
+    with seeded(0, "critic", domain.name):
+        made = build("small", len(classes), domain.images.shape[1]).to(device)
+    if not file.exists():
+        images = torch.from_numpy(domain.images).permute(0, 3, 1, 2).contiguous()
+        labels = torch.tensor([classes.index(label) for label in domain.labels])
+        pool = Pool(images, labels, torch.ones(len(labels)), torch.zeros(len(labels)).bool())
+        settings = TrainSettings(
+            steps=CRITIC_STEPS,
+            optimiser="adamw",
+            learning_rate=2e-3,
+            weight_decay=0.05,
+            warmup_steps=100,
+            ema_decay=0.99,
+            augmentation="land_cover",
+            amp="bf16",
+        )
+        learner = Learner(made, settings, device)
+        learner.train(pool, CRITIC_STEPS)
+        weights = {k: v.contiguous() for k, v in learner.averaged.state_dict().items()}
+        save_file(weights, file)
+    made.load_state_dict(load_file(file, device=device))
+    return made.eval().requires_grad_(False)
+
+
+def looks(model: Classifier, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+    """Activations after each rectifier, and the last features; images 0 to 1."""
+    heard: list[Tensor] = []
+    layers = [m for m in model.network.modules() if isinstance(m, nn.BatchNorm2d)]
+    hooks = [m.register_forward_hook(lambda *a: heard.append(a[2].relu())) for m in layers]
+    try:
+        prediction = model.predict(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert prediction.features is not None
+    return [*heard, prediction.features[0]]
+
+
+def texture_loss(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
+    """L1 of the means and deviations over space in each layer, and of the last features."""
+    total = (ours[-1] - theirs[-1]).abs().mean()
+    for a, b in zip(ours[:-1], theirs[:-1], strict=True):
+        a, b = a.flatten(2).float(), b.flatten(2).float()
+        total = total + (a.mean(2) - b.mean(2)).abs().mean()
+        total = total + (_deviation(a) - _deviation(b)).abs().mean()
+    return total
+
+
+def sharpen(
+    domains: list[Domain],
+    latents: list[Tensor],
+    vae: Any,
+    turned: Any,
+    work: Path,
+    images: int,
+    device: str,
+) -> Any:
+    """The autoencoder with its decoder trained on; ``turned(image, turn)`` as the latents were."""
+    vae = vae.to(device)
+    critics = [critic(domain, work, device) for domain in domains]
+    models = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
+    spread = torch.cat([x[0].float().flatten()[:1_000_000] for x in latents]).std()
+    run = Run("decoder", models, work, images, batch=32, rate=5e-4, device=device)
+    for rng in run.steps():
+        which = run.step % len(domains)
+        domain, encoded = domains[which], latents[which]
+        turn = int(torch.randint(len(encoded), (1,), generator=rng))
+        index = torch.randint(encoded.shape[1], (run.batch,), generator=rng)
+        z = encoded[turn, index].float()
+        z = z + LATENT_NOISE * spread * torch.randn(z.shape, generator=rng)
+        real = torch.from_numpy(domain.images[index.numpy()]).permute(0, 3, 1, 2).float() / 127.5
+        real = turned(real - 1, turn).to(device)
+        with run.autocast():
+            decoded = vae.decode(z.to(device)).sample
+            ours = looks(critics[which], decoded / 2 + 0.5)
+            with torch.no_grad():
+                theirs = looks(critics[which], real / 2 + 0.5)
+            texture = texture_loss(ours, theirs)
+        pixels = (decoded.float() - real).abs().mean()
+        run.update(pixels + 0.1 * texture, {"pixels": pixels.item(), "texture": texture.item()})
+    for name, model in run.averaged().items():
+        getattr(vae, name).load_state_dict(model.state_dict())
+    return vae.eval()
+
+
+def _deviation(x: Tensor) -> Tensor:
+    return (x.var(2, correction=0) + 1e-4).sqrt()
