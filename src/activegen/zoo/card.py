@@ -29,7 +29,29 @@ from activegen.tasks.seeding import seeded as torch_seeded
 from activegen.zoo import LAND_COVER, world
 from activegen.zoo.domains import EUROSAT_TEMPLATE, EUROSAT_WORDS, Domain, eurosat, rendered
 
-SAMPLING = Sampling(num_steps=20, cfg_scale=2.0)
+SAMPLING = Sampling(num_steps=20, cfg_scale=3.0)
+CARD = """# land_cover: a small latent diffusion model
+
+Draws 64-pixel pictures of two domains that prompts tell apart: the rendered land-cover world
+("a rendered tile of a forest") and Sentinel-2 tiles ("a satellite photo of a forest"). In the
+layout of diffusers; `StableDiffusionPipeline` loads it as it is.
+
+Trained by `python -m activegen.zoo.train` on tiles that the package renders and on the *train* rows
+of EuroSAT (Helber et al. 2019, arXiv 1709.00029; MIT, contains modified Copernicus Sentinel data),
+the CoOp split. No pretrained weights went in. Apache-2.0, as the package. {training}
+
+Measured by `python -m activegen.zoo.card` on real *test* rows and on unseen tiles: {images}
+generated images per domain, {sampling[num_steps]} steps, `cfg_scale` {sampling[cfg_scale]}, seeds 0 and up;
+classifiers are our `small` network after {steps} steps, one seed.
+
+{table}
+
+Precision, recall, density and coverage are in the features of the real-trained classifier. The
+decoder was trained on features of classifiers of this same architecture, other weights, so figures
+that a `small` network measures favour it.
+
+`checksums.json` has the SHA-256 of each weights file.
+"""
 
 
 @dataclass(frozen=True)
@@ -129,6 +151,31 @@ def grid(pool: Pool, classes: int, columns: int, path: Path) -> None:
     Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path, optimize=True)
 
 
+def readme(card: dict[str, Any]) -> str:
+    """The card for people; Markdown."""
+    rows = [
+        ("autoencoder, PSNR of unseen images, dB", "reconstruction_psnr"),
+        ("accuracy on real test images, trained on generated", "accuracy_trained_on_generated"),
+        ("the same of a classifier of real ones", "accuracy_trained_on_real"),
+        ("labels of generated images that the latter confirms", "labels_confirmed_by_real_trained"),
+        (
+            "distance to the nearest training image, over unseen ones'",
+            "nearest_train_distance_ratio",
+        ),
+    ]
+    domains = [name for name in ("eurosat", "world") if name in card]
+    lines = ["| | " + " | ".join(domains) + " |", "|---" * (1 + len(domains)) + "|"]
+    for text, key in rows:
+        lines.append(f"| {text} | " + " | ".join(f"{card[d][key]:.3f}" for d in domains) + " |")
+    for key in ("precision", "recall", "density", "coverage"):
+        values = " | ".join(f"{card[d]['fidelity'][key]:.3f}" for d in domains)
+        lines.append(f"| {key} | {values} |")
+    first = card[domains[0]]
+    return CARD.format(
+        table="\n".join(lines), images=first["images"], steps=first["classifier_steps"], **card
+    )
+
+
 def _pool(subject: Subject, domain: Domain) -> Pool:
     images = torch.from_numpy(np.ascontiguousarray(domain.images)).permute(0, 3, 1, 2).contiguous()
     labels = torch.tensor([subject.classes.index(label) for label in domain.labels])
@@ -173,10 +220,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--steps", type=int, default=2500, help="of each classifier")
     parser.add_argument("--split", default="test", help="'val' while tuning, 'test' for the card")
+    parser.add_argument("--domains", nargs="+", default=["eurosat", "world"])
+    parser.add_argument("--training", default="", help="a sentence on how long it was trained")
+    parser.add_argument("--dtype", default="float32", help="of the denoiser")
     parser.add_argument("--grids", type=Path, default=Path("docs/images"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    model = StableDiffusion.load(options.model, options.device)
+    model = StableDiffusion.load(options.model, options.device, getattr(torch, options.dtype))
     satellite = Subject(
         "eurosat",
         tuple(EUROSAT_WORDS),
@@ -194,13 +244,20 @@ def main() -> None:
         rendered(6000, seed=1),
         rendered(2000, seed=2 if options.split == "test" else 3),
     )
-    card: dict[str, Any] = {"sampling": asdict(SAMPLING), "split": options.split}
+    card: dict[str, Any] = {
+        "sampling": asdict(SAMPLING),
+        "split": options.split,
+        "training": options.training,
+    }
     for subject in (satellite, tiles):
+        if subject.name not in options.domains:
+            continue
         card[subject.name], drawn = measure(model, subject, options.images, options.steps, SAMPLING)
         grid(drawn, len(subject.classes), 12, options.grids / f"generated_{subject.name}.png")
         print(subject.name, json.dumps(card[subject.name]), flush=True)
     if options.split == "test":
         (options.model / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+        (options.model / "README.md").write_text(readme(card))
 
 
 if __name__ == "__main__":
