@@ -41,7 +41,8 @@ of EuroSAT (Helber et al. 2019, arXiv 1709.00029; MIT, contains modified Coperni
 the CoOp split. No pretrained weights went in. Apache-2.0, as the package. {training}
 
 Measured by `python -m activegen.zoo.card` on real *test* rows and on unseen tiles: {images}
-generated images per domain, {sampling[num_steps]} steps, `cfg_scale` {sampling[cfg_scale]}, seeds 0 and up;
+generated images per domain, {sampling[num_steps]} steps, `cfg_scale` {sampling[cfg_scale]}, seeds
+0 and up;
 classifiers are our `small` network after {steps} steps, one seed.
 
 {table}
