@@ -29,7 +29,7 @@ from activegen.tasks.seeding import seeded as torch_seeded
 from activegen.zoo import LAND_COVER, world
 from activegen.zoo.domains import EUROSAT_TEMPLATE, EUROSAT_WORDS, Domain, eurosat, rendered
 
-SAMPLING = Sampling(num_steps=20, cfg_scale=3.0)
+SAMPLING = Sampling(num_steps=15, cfg_scale=3.0)
 CARD = """# land_cover: a small latent diffusion model
 
 Draws 64-pixel pictures of two domains that prompts tell apart: the rendered land-cover world
@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--eurosat", type=Path, required=True, help="folder of EuroSAT's parquet")
     parser.add_argument("--model", type=Path, default=LAND_COVER)
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--steps", type=int, default=2500, help="of each classifier")
+    parser.add_argument("--steps", type=int, default=1500, help="of each classifier")
     parser.add_argument("--split", default="test", help="'val' while tuning, 'test' for the card")
     parser.add_argument("--domains", nargs="+", default=["eurosat", "world"])
     parser.add_argument("--training", default="", help="a sentence on how long it was trained")
