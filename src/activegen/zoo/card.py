@@ -22,11 +22,9 @@ from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.tasks.classifier import Classifier
 from activegen.tasks.evaluate import evaluate
 from activegen.tasks.fidelity import fidelity, nearest_ratio
-from activegen.tasks.learner import Learner, TrainSettings
-from activegen.tasks.networks import build
 from activegen.tasks.pool import Pool
-from activegen.tasks.seeding import seeded as torch_seeded
 from activegen.zoo import LAND_COVER, world
+from activegen.zoo.classifying import real_pool, trained
 from activegen.zoo.domains import EUROSAT_TEMPLATE, EUROSAT_WORDS, Domain, eurosat, rendered
 
 SAMPLING = Sampling(num_steps=15, cfg_scale=3.0)
@@ -96,24 +94,6 @@ def draw(
     return Pool(torch.cat(images), labels, torch.ones(count), torch.ones(count, dtype=torch.bool))
 
 
-def trained(pool: Pool, classes: int, steps: int, device: str) -> Classifier:
-    """Our small classifier."""
-    settings = TrainSettings(
-        steps=steps,
-        optimiser="adamw",
-        learning_rate=2e-3,
-        weight_decay=0.05,
-        warmup_steps=100,
-        ema_decay=0.995,
-        augmentation="land_cover",
-        amp="bf16",
-    )
-    with torch_seeded(0, "card"):
-        learner = Learner(build("small", classes, pool.images.shape[-1]), settings, device)
-    learner.train(pool, steps)
-    return learner.averaged
-
-
 def measure(
     model: StableDiffusion, subject: Subject, count: int, steps: int, sampling: Sampling
 ) -> tuple[dict[str, Any], Pool]:
@@ -123,8 +103,8 @@ def measure(
     drawn = draw(model, subject, count, sampling)
     seconds = time.perf_counter() - started
     train, test = _pool(subject, subject.train), _pool(subject, subject.test)
-    by_generated = trained(drawn, len(subject.classes), steps, device)
-    by_real = trained(train, len(subject.classes), steps, device)
+    by_generated = trained(drawn, len(subject.classes), steps, device, "card")
+    by_real = trained(train, len(subject.classes), steps, device, "card")
     real_features = _features(by_real, test.images[_some(test, 2000)])
     generated_features = _features(by_real, drawn.images[:2000])
     train_features = _features(by_real, train.images[_some(train, 4000)])
@@ -180,8 +160,7 @@ def readme(card: dict[str, Any]) -> str:
 def _pool(subject: Subject, domain: Domain) -> Pool:
     images = torch.from_numpy(np.ascontiguousarray(domain.images)).permute(0, 3, 1, 2).contiguous()
     labels = torch.tensor([subject.classes.index(label) for label in domain.labels])
-    count = len(labels)
-    return Pool(images, labels, torch.ones(count), torch.zeros(count, dtype=torch.bool))
+    return real_pool(images, labels)
 
 
 def _some(pool: Pool, count: int) -> Tensor:

@@ -17,10 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from activegen.tasks.classifier import Classifier
-from activegen.tasks.learner import Learner, TrainSettings
 from activegen.tasks.networks import build
-from activegen.tasks.pool import Pool
-from activegen.tasks.seeding import seeded
+from activegen.zoo.classifying import real_pool, trained
 from activegen.zoo.domains import Domain
 from activegen.zoo.running import Run
 
@@ -32,26 +30,13 @@ def critic(domain: Domain, work: Path, device: str) -> Classifier:
     """A classifier of the domain's own training images; trained once and kept."""
     classes = sorted(set(domain.labels))
     file = work / f"critic-{domain.name}.safetensors"
-    with seeded(0, "critic", domain.name):
-        made = build("small", len(classes), domain.images.shape[1]).to(device)
+    made = build("small", len(classes), domain.images.shape[1]).to(device)
     if not file.exists():
         images = torch.from_numpy(domain.images).permute(0, 3, 1, 2).contiguous()
         labels = torch.tensor([classes.index(label) for label in domain.labels])
-        pool = Pool(images, labels, torch.ones(len(labels)), torch.zeros(len(labels)).bool())
-        settings = TrainSettings(
-            steps=CRITIC_STEPS,
-            optimiser="adamw",
-            learning_rate=2e-3,
-            weight_decay=0.05,
-            warmup_steps=100,
-            ema_decay=0.99,
-            augmentation="land_cover",
-            amp="bf16",
-        )
-        learner = Learner(made, settings, device)
-        learner.train(pool, CRITIC_STEPS)
-        weights = {k: v.contiguous() for k, v in learner.averaged.state_dict().items()}
-        save_file(weights, file)
+        pool = real_pool(images, labels)
+        model = trained(pool, len(classes), CRITIC_STEPS, device, f"critic of {domain.name}")
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)
     made.load_state_dict(load_file(file, device=device))
     return made.eval().requires_grad_(False)
 
