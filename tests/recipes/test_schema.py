@@ -38,7 +38,7 @@ def test_what_is_written_reads_the_same() -> None:
         ("arms={active: {generate: guided}}", True),
         ("seed=1", False),
         ("training.learning_rate=1e-3", False),
-        ("guidance.guided.0.reference_pull.until=0.2", False),
+        ("guidance.guided.0.reference_pull.until=0.4", False),
         ("data.test.limit=5", False),
     ],
 )
