@@ -169,7 +169,9 @@ class _Run:
             name: parts.learner() for name in {"main", *(m.learner for m in self.miners)}
         }
         self.real = {name: gather(images, parts.size) for name, images in self._seen().items()}
-        self.everything = gather(parts.train, parts.size)
+        # where nothing is held out the main learner sees everything from the start
+        held_out = any(miner.learner == "main" for miner in self.miners)
+        self.everything = gather(parts.train, parts.size) if held_out else self.real["main"]
         self.test = gather(parts.test, parts.size)
         self._model: DiffusionModel | None = None
 
