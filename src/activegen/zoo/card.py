@@ -192,6 +192,13 @@ def _psnr(model: StableDiffusion, images: UInt8[Tensor, "n 3 h w"]) -> float:
     return round(float(torch.cat(values).mean()), 2)
 
 
+def _measured_before(folder: Path, weights: str) -> dict[str, Any]:
+    """The domains of the card that stands there, if it speaks of the same weights."""
+    file = folder / "card.json"
+    card = json.loads(file.read_text()) if file.is_file() else {}
+    return card if card.get("weights") == weights else {}
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -224,7 +231,10 @@ def main() -> None:
         rendered(6000, seed=1),
         rendered(2000, seed=2 if options.split == "test" else 3),
     )
+    weights = model.made_by()["revision"]
     card: dict[str, Any] = {
+        **_measured_before(options.model, weights),
+        "weights": weights,
         "sampling": asdict(SAMPLING),
         "split": options.split,
         "training": options.training,

@@ -15,7 +15,9 @@ def real_pool(images: Tensor, labels: Tensor) -> Pool:
     return Pool(images, labels, torch.ones(len(labels)), torch.zeros(len(labels)).bool())
 
 
-def trained(pool: Pool, classes: int, steps: int, device: str, start: str) -> Classifier:
+def trained(
+    pool: Pool, classes: int, steps: int, device: str, start: str, network: str = "small"
+) -> Classifier:
     """The averaged network after ``steps``; ``start`` names its first weights."""
     settings = TrainSettings(
         steps=steps,
@@ -28,6 +30,6 @@ def trained(pool: Pool, classes: int, steps: int, device: str, start: str) -> Cl
         amp="bf16",
     )
     with seeded(0, start):
-        learner = Learner(build("small", classes, pool.images.shape[-1]), settings, device)
+        learner = Learner(build(network, classes, pool.images.shape[-1]), settings, device)
     learner.train(pool, steps)
     return learner.averaged

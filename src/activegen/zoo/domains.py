@@ -1,7 +1,7 @@
 """What the embedded generator learns from: rendered tiles, and EuroSAT's train rows.
 
 A domain is images with captions that tell it from the other. Captions use several wordings of a
-class, so that the attention of the class word means something.
+class, so that the attention of the class word means something. Scenes have masks beside.
 
 Helber et al. (2019), EuroSAT, https://arxiv.org/abs/1709.00029.
 """
@@ -17,6 +17,16 @@ from PIL import Image
 
 from activegen.records import UserError
 from activegen.zoo import world
+from activegen.zoo.layouts import draw_layout, draw_mask, present
+from activegen.zoo.mosaics import Textures, mosaic
+from activegen.zoo.scenes import (
+    MOSAIC_TEMPLATE,
+    draw_scene,
+    listing,
+    render_scene,
+    scene_caption,
+    wordings,
+)
 
 SIZE = 64
 
@@ -54,6 +64,25 @@ class Domain:
     any_orientation: bool
 
 
+@dataclass(frozen=True)
+class Scenes:
+    """Images of several classes, their masks, and the captions each may have.
+
+    Args:
+        name: of the domain.
+        images: (n, 64, 64, 3) uint8.
+        masks: (n, 64, 64) uint8, ids are places in `layouts.SCENE_CLASSES`.
+        captions: for each image the captions to draw from, most plain first.
+        any_orientation: never: the light of scenes comes from one side.
+    """
+
+    name: str
+    images: np.ndarray
+    masks: np.ndarray
+    captions: list[tuple[str, ...]]
+    any_orientation: bool = False
+
+
 def eurosat(path: Path, split: str = "train") -> Domain:
     """EuroSAT from a folder of parquet files ``eurosat_rgb_<split>.parquet``.
 
@@ -87,6 +116,34 @@ def rendered(count: int, seed: int, tail: bool = True) -> Domain:
         captions.append(plain + detailed)
         labels.append(tile.landcover)
     return Domain("world", np.stack(images), captions, labels, False)
+
+
+def rendered_scenes(count: int, seed: int, tail: bool = True) -> Scenes:
+    """``count`` rendered scenes; rare layouts among them if ``tail``."""
+    images, masks, captions = [], [], []
+    for rng in _rngs(seed, count):
+        scene = draw_scene(rng, tail)
+        image, mask = render_scene(scene, int(rng.integers(2**31)), SIZE)
+        names = present(mask)
+        shuffled = [scene_caption(scene, names, rng, detail) for detail in (0, 0, 0, 1, 2)]
+        images.append(image)
+        masks.append(mask)
+        captions.append((scene_caption(scene, names), *shuffled))
+    return Scenes("scenes", np.stack(images), np.stack(masks), captions)
+
+
+def mosaics(count: int, seed: int, eurosat: Domain, tail: bool = True) -> Scenes:
+    """``count`` masks filled with EuroSAT's tiles; rare layouts among them if ``tail``."""
+    textures = Textures.of(eurosat.images, eurosat.labels)
+    images, masks, captions = [], [], []
+    for rng in _rngs(seed, count):
+        mask = draw_mask(draw_layout(rng, tail), int(rng.integers(2**31)), SIZE)
+        names = present(mask)
+        said = [wordings(names), *(wordings(names, rng) for _ in range(4))]
+        images.append(mosaic(mask, textures, rng))
+        masks.append(mask)
+        captions.append(tuple(MOSAIC_TEMPLATE.format(word=listing(words)) for words in said))
+    return Scenes("mosaics", np.stack(images), np.stack(masks), captions)
 
 
 def _rngs(seed: int, count: int) -> Iterator[np.random.Generator]:

@@ -8,6 +8,7 @@ domains: their statistics over space, which texture has whatever its phase, and 
 Johnson et al. (2016), https://arxiv.org/abs/1603.08155, with our own classifiers in place of VGG.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,28 @@ from activegen.tasks.networks import build
 from activegen.zoo.classifying import real_pool, trained
 from activegen.zoo.domains import Domain
 from activegen.zoo.running import Run
+from activegen.zoo.training import Pictures, dihedral
 
+CRITICS = ("small", "timm:resnet10t")  # a step asks one: what only one of them sees is no texture
 CRITIC_STEPS = 800
 LATENT_NOISE = 0.1  # of the latents' spread: the denoiser's are not as clean as the encoder's
 
 
-def critic(domain: Domain, work: Path, device: str) -> Classifier:
-    """A classifier of the domain's own training images; trained once and kept."""
+def critics(domain: Domain, work: Path, device: str) -> list[Classifier]:
+    """Classifiers of the domain's own training images; trained once and kept."""
+    return [_critic(domain, network, work, device) for network in CRITICS]
+
+
+def _critic(domain: Domain, network: str, work: Path, device: str) -> Classifier:
     classes = sorted(set(domain.labels))
-    file = work / f"critic-{domain.name}.safetensors"
-    made = build("small", len(classes), domain.images.shape[1]).to(device)
+    file = work / f"critic-{domain.name}-{network.replace(':', '-')}.safetensors"
+    made = build(network, len(classes), domain.images.shape[1]).to(device)
     if not file.exists():
         images = torch.from_numpy(domain.images).permute(0, 3, 1, 2).contiguous()
         labels = torch.tensor([classes.index(label) for label in domain.labels])
         pool = real_pool(images, labels)
-        model = trained(pool, len(classes), CRITIC_STEPS, device, f"critic of {domain.name}")
+        start = f"critic of {domain.name}"
+        model = trained(pool, len(classes), CRITIC_STEPS, device, start, network)
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)
     made.load_state_dict(load_file(file, device=device))
     return made.eval().requires_grad_(False)
@@ -66,34 +74,43 @@ def texture_loss(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
 
 
 def sharpen(
-    domains: list[Domain],
-    latents: list[Tensor],
+    domains: Sequence[Pictures],
+    latents: Sequence[Tensor],
+    asked: Sequence[Sequence[Classifier]],
     vae: Any,
-    turned: Any,
     work: Path,
     images: int,
     device: str,
 ) -> Any:
-    """The autoencoder with its decoder trained on; ``turned(image, turn)`` as the latents were."""
+    """The autoencoder with its decoder trained on.
+
+    Args:
+        domains, latents: what it learns from, and as it was encoded.
+        asked: critics of each domain.
+        vae: the autoencoder.
+        work: folder of the state.
+        images: to see in all.
+        device: of all models.
+    """
     vae = vae.to(device)
-    critics = [critic(domain, work, device) for domain in domains]
     models = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
     spread = torch.cat([x[0].float().flatten()[:1_000_000] for x in latents]).std()
     run = Run("decoder", models, work, images, batch=32, rate=5e-4, device=device)
     for rng in run.steps():
         which = run.step % len(domains)
         domain, encoded = domains[which], latents[which]
+        judge = asked[which][run.step // len(domains) % len(asked[which])]
         turn = int(torch.randint(len(encoded), (1,), generator=rng))
         index = torch.randint(encoded.shape[1], (run.batch,), generator=rng)
         z = encoded[turn, index].float()
         z = z + LATENT_NOISE * spread * torch.randn(z.shape, generator=rng)
         real = torch.from_numpy(domain.images[index.numpy()]).permute(0, 3, 1, 2).float() / 127.5
-        real = turned(real - 1, turn).to(device)
+        real = dihedral(real - 1, turn).to(device)
         with run.autocast():
             decoded = vae.decode(z.to(device)).sample
-            ours = looks(critics[which], decoded / 2 + 0.5)
+            ours = looks(judge, decoded / 2 + 0.5)
             with torch.no_grad():
-                theirs = looks(critics[which], real / 2 + 0.5)
+                theirs = looks(judge, real / 2 + 0.5)
             texture = texture_loss(ours, theirs)
         pixels = (decoded.float() - real).abs().mean()
         run.update(pixels + 0.1 * texture, {"pixels": pixels.item(), "texture": texture.item()})

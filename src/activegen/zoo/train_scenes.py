@@ -1,0 +1,171 @@
+"""Makes the embedded generator of scenes: ``python -m activegen.zoo.train_scenes --eurosat D ...``.
+
+As :mod:`activegen.zoo.train`, with a ControlNet from mask to picture. Both nets learn together from
+random weights: half of a batch has its mask, the other half the text alone, so the same denoiser
+draws with and without. Differs from Zhang et al. (2023), https://arxiv.org/abs/2302.05543, who
+freeze a denoiser that exists.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from activegen.data.palettes import Palette
+from activegen.zoo import LAND_COVER_SCENES
+from activegen.zoo.architecture import SCENES, control, denoiser, export
+from activegen.zoo.domains import Scenes, eurosat, mosaics, rendered_scenes
+from activegen.zoo.layouts import SCENE_CLASSES
+from activegen.zoo.running import Run
+from activegen.zoo.sharpening import critics, sharpen
+from activegen.zoo.train import world
+from activegen.zoo.training import (
+    Captions,
+    Noising,
+    arguments,
+    encoded,
+    is_first,
+    plain_attention,
+    prepared,
+    started,
+    train_autoencoder,
+)
+
+SEED = 20_25
+WITHOUT_MASK = 0.5  # share of a batch
+WITHOUT_TEXT = 0.15
+
+
+class Controlled(nn.Module):
+    """The two nets as one, for the part of a batch that has masks."""
+
+    def __init__(self, unet: Any, net: Any):
+        super().__init__()
+        self.unet, self.net = unet, net
+
+    def forward(self, z: Tensor, t: Tensor, states: Tensor, pictures: Tensor) -> Tensor:
+        """The denoiser's output; the first of the batch have pictures of their masks."""
+        some = len(pictures)
+        down, middle = self.net(z[:some], t[:some], states[:some], pictures, return_dict=False)
+        down = [_padded(x, len(z)) for x in down]
+        return self.unet(
+            z,
+            t,
+            states,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=_padded(middle, len(z)),
+        ).sample
+
+
+def _padded(x: Tensor, count: int) -> Tensor:
+    return F.pad(x, (0, 0) * 3 + (0, count - len(x)))
+
+
+def train_denoiser(
+    domains: list[Scenes],
+    latents: list[Tensor],
+    captions: Captions,
+    scale: float,
+    work: Path,
+    images: int,
+    device: str,
+    compiled: bool,
+    start: Path | None = None,
+) -> dict[str, nn.Module]:
+    """Denoiser, ControlNet and text encoder together."""
+    torch.manual_seed(1)
+    unet = denoiser(SCENES, captions.encoder.config.hidden_size)
+    unet = started(unet, start and start / "unet").to(device)
+    net = started(control(SCENES, unet), start and start / "controlnet").to(device)
+    plain_attention(unet, device)
+    plain_attention(net, device)
+    both: Any = Controlled(unet, net)
+    both = torch.compile(both) if compiled else both
+    noised, palette = Noising(device), colours()
+    models = {"unet": unet, "controlnet": net, "text_encoder": captions.encoder}
+    run = Run("denoiser", models, work, images, batch=96, rate=8e-4, device=device)
+    masked = run.batch - round(run.batch * WITHOUT_MASK)
+    for rng in run.steps():
+        which = torch.randint(len(domains), (run.batch,), generator=rng)
+        draws = torch.rand(run.batch, 3, generator=rng)
+        clean, masks, said = [], [], []
+        for domain, (a, b, empty) in zip(which.tolist(), draws.tolist(), strict=True):
+            index = int(a * latents[domain].shape[1])
+            clean.append(latents[domain][0, index])
+            masks.append(domains[domain].masks[index])
+            options = domains[domain].captions[index]
+            said.append("" if empty < WITHOUT_TEXT else options[int(b * len(options))])
+        z, t, wanted = noised(torch.stack(clean).float().to(device) * scale, rng)
+        pictures = palette[torch.from_numpy(np.stack(masks[:masked])).long()].permute(0, 3, 1, 2)
+        with run.autocast():
+            v = both(z, t, captions.states(said), pictures.to(device))
+        loss = F.mse_loss(v.float(), wanted, reduction="none").mean((1, 2, 3))
+        report = {"masked": loss[:masked].mean().item(), "text": loss[masked:].mean().item()}
+        run.update(loss.mean(), report)
+    return run.averaged()
+
+
+def colours() -> Tensor:
+    """(classes, 3), 0 to 1, as our ControlNet knows them."""
+    palette = Palette.own(SCENE_CLASSES)
+    return torch.tensor([palette.colours[name] for name in SCENE_CLASSES]) / 255
+
+
+def scenes(work: Path, count: int, tiles: Path) -> list[Scenes]:
+    """Rendered scenes and mosaics, drawn once and kept."""
+    made = []
+    for name in ("scenes", "mosaics"):
+        cache = work / f"{name}-{count}.npz"
+        if not cache.exists():
+            drawn = (
+                rendered_scenes(count, SEED)
+                if name == "scenes"
+                else mosaics(count, SEED, eurosat(tiles))
+            )
+            said = ["|".join(c) for c in drawn.captions]
+            np.savez(cache, images=drawn.images, masks=drawn.masks, captions=said)
+        stored = np.load(cache)
+        captions = [tuple(text.split("|")) for text in stored["captions"].tolist()]
+        made.append(Scenes(name, stored["images"], stored["masks"], captions))
+    return made
+
+
+def main() -> None:
+    """The command."""
+    parser = arguments(__doc__, LAND_COVER_SCENES)
+    parser.add_argument("--autoencoder-images", type=int, default=90_000)
+    parser.add_argument("--decoder-images", type=int, default=60_000)
+    parser.add_argument("--images", type=int, default=1_500_000, help="images the denoiser sees")
+    parser.add_argument("--scenes", type=int, default=24_000, help="of each of the two domains")
+    parser.add_argument("--tiles", type=int, default=24_000, help="rendered ones, for the critics")
+    options = prepared(parser.parse_args())
+    work, device, start = options.work, options.device, options.start
+
+    domains = scenes(work, options.scenes, options.eurosat)
+    vae = train_autoencoder(domains, SCENES, work, options.autoencoder_images, device, start)
+    latents = encoded(vae, domains, work / "latents.pt", device)
+    if options.decoder_images:
+        known = [world(work, options.tiles), eurosat(options.eurosat)]
+        asked = [critics(domain, work, device) for domain in known]
+        vae = sharpen(domains, latents, asked, vae, work, options.decoder_images, device)
+    captions = Captions(domains, SCENES.tokens, start, device)
+    models = train_denoiser(
+        domains,
+        latents,
+        captions,
+        vae.config.scaling_factor,
+        work,
+        options.images,
+        device,
+        options.compile,
+        start,
+    )
+    if is_first():
+        export({"vae": vae, **models}, captions.tokenizer, options.out)
+
+
+if __name__ == "__main__":
+    main()
