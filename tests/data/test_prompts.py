@@ -43,6 +43,22 @@ def test_every_template_and_word_is_drawn_and_found_in_the_prompt() -> None:
     }
 
 
+def test_a_listing_names_all_and_gives_the_word_of_the_first() -> None:
+    words = {"R": ("a river", "the stream"), "F": ("a forest",), "H": ("houses",)}
+    prompts = Prompts(("a map of {word}",), words)
+    rng = np.random.default_rng(0)
+    drawn = {prompts.listing(["R", "F", "H"], rng) for _ in range(30)}
+    assert drawn == {
+        ("a map of a river, a forest and houses", "river"),
+        ("a map of the stream, a forest and houses", "stream"),
+    }
+    assert prompts.listing(["H", "F"], rng) == ("a map of houses and a forest", "houses")
+    with pytest.raises(UserError, match="no class to name"):
+        prompts.listing([], rng)
+    with pytest.raises(UnknownWord, match="unknown class 'X'"):
+        prompts.listing(["H", "X"], rng)
+
+
 def test_the_seed_decides() -> None:
     prompts = prompts_for(["F"], ["{word}", "my {word}"], {"F": ["tree", "wood", "forest"]})
     first, again = (

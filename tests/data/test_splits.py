@@ -1,10 +1,14 @@
-"""Every part holds every class, depends on the seed alone, and shares nothing with the others."""
+"""Every part holds every class, depends on the seed alone, and shares nothing with the others.
+
+Of scenes, a part holds every class where it can.
+"""
 
 import numpy as np
 import pytest
 import torch
 
 from activegen.data.images import RealImages
+from activegen.data.scenes import RealScenes
 from activegen.data.splits import by_hash, few_shot, folds, held_out
 from activegen.records import UserError
 
@@ -40,7 +44,7 @@ def test_few_shot_is_the_same_on_every_machine() -> None:
 def test_too_few_says_how_many_there_are() -> None:
     with pytest.raises(UserError, match="class 'b' has 7 images, but 8 are asked for"):
         few_shot(MANY, 8, seed=0)
-    with pytest.raises(UserError, match="per_class is 0"):
+    with pytest.raises(UserError, match="count is 0"):
         few_shot(MANY, 0, seed=0)
 
 
@@ -104,3 +108,71 @@ def test_hashed_splits_follow_the_id_not_the_order() -> None:
 )
 def test_small_classes_are_trained_on_first(count: int, expected: set[str]) -> None:
     assert set(by_hash([str(n) for n in range(count)], [0] * count)) == expected
+
+
+# what each scene shows: sky and road are usual, the others rare
+SHOWN = ["sr", "s", "r", "sr", "st", "sr", "rc", "s", "stp", "r", "sr", "sc"]
+
+
+def masked(index: int) -> torch.Tensor:
+    labels = ["srtcp".index(letter) for letter in SHOWN[index]]
+    return torch.tensor(labels, dtype=torch.uint8).repeat(2, 12 // len(labels))
+
+
+SCENES = RealScenes("scenes", tuple("srtcpx"), tuple(map(str, range(12))), numbered, masked)
+
+
+def shown(scenes: RealScenes) -> set[str]:
+    return {name for id in scenes.ids for name in SHOWN[int(id)]}
+
+
+def test_few_scenes_show_all_classes_that_there_are() -> None:
+    sets = {few_shot(SCENES, 3, seed).ids for seed in range(20)}
+    assert all(shown(SCENES.subset(map(int, ids))) == set("srtcp") for ids in sets)
+    assert len(sets) > 3
+    for count in (2, 5, 12):
+        few = few_shot(SCENES, count, seed=1)
+        assert len(few) == count
+        assert set(few.ids) >= set(few_shot(SCENES, 2, seed=1).ids)
+        assert few.ids == few_shot(SCENES, count, seed=1).ids
+        assert [int(few.image(at)[0, 0, 0]) for at in range(count)] == [int(id) for id in few.ids]
+
+
+def test_after_all_classes_any_scene_is_as_good() -> None:
+    often = [id for seed in range(60) for id in few_shot(SCENES, 6, seed).ids]
+    assert min(often.count(id) for id in SCENES.ids) > 5
+
+
+def test_a_few_pixels_do_not_show_a_class() -> None:
+    def mask(index: int) -> torch.Tensor:
+        found = torch.zeros(2, 6, dtype=torch.uint8)
+        found[:, 6 - index :] = 1  # twice as many pixels as the number of the scene
+        return found
+
+    scenes = RealScenes("few", ("sky", "tree"), tuple("012345"), numbered, mask)
+    taken = {few_shot(scenes, 1, seed).ids[0] for seed in range(40)}
+    assert taken == {"2", "3", "4"}  # the others have 12 and 0, 10 and 2, or 2 and 10 pixels
+
+
+def test_parts_of_scenes_cover_everything_once() -> None:
+    rest, held = held_out(SCENES, 0.25, seed=0)
+    assert (len(rest), len(held)) == (9, 3)
+    assert sorted(rest.ids + held.ids) == sorted(SCENES.ids)
+    assert held.ids == held_out(SCENES, 0.25, seed=0)[1].ids
+    assert held.ids != held_out(SCENES, 0.25, seed=1)[1].ids
+    parts = folds(SCENES, 5, seed=2)
+    assert sorted(id for _, part in parts for id in part.ids) == sorted(SCENES.ids)
+    for rest, part in parts:
+        assert sorted(rest.ids + part.ids) == sorted(SCENES.ids)
+        assert len(part) in (2, 3)
+    assert torch.equal(parts[0][1].mask(0), masked(int(parts[0][1].ids[0])))
+
+
+def test_too_few_scenes() -> None:
+    for wrong in (
+        lambda: few_shot(SCENES, 13, seed=0),
+        lambda: folds(SCENES, 13, seed=0),
+        lambda: held_out(SCENES.subset([0]), 0.5, seed=0),
+    ):
+        with pytest.raises(UserError, match=r"scenes has \d+ images, but "):
+            wrong()

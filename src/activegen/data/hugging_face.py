@@ -70,7 +70,7 @@ def read_hugging_face(
         names,
         rows.ids,
         _numbers(rows.labels, names, path),
-        _Bytes(rows.images, image_column),
+        Bytes(rows.images, image_column),
         strict,
     )
 
@@ -87,13 +87,14 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class _Bytes:
+class Bytes:
     """The encoded image of each row."""
 
     images: "Dataset"
     column: str
 
     def __call__(self, index: int) -> bytes | Path:
+        """The bytes of a row, or the file that the row names."""
         value = self.images[index][self.column]
         if isinstance(value, dict):
             if not value.get("bytes") and value.get("path"):
@@ -135,11 +136,11 @@ def _load(
 def _of_splits(splits: dict[str, Any], name: str, split: str, columns: tuple[str, str]) -> _Rows:
     dataset = choose(splits, split, f"split of {name}")
     image, label = columns
-    _require(dataset.column_names, columns, name)
+    require(dataset.column_names, columns, name)
     names = getattr(dataset.features[label], "names", None)
     labelled = [] if names else [each for each in splits.values() if label in each.column_names]
     return _Rows(
-        images=_undecoded(dataset, image),
+        images=undecoded(dataset, image),
         ids=[f"{split}#{row}" for row in range(len(dataset))],
         labels=list(dataset[label]),
         all_labels=[of for each in labelled for of in set(each[label])],
@@ -149,11 +150,11 @@ def _of_splits(splits: dict[str, Any], name: str, split: str, columns: tuple[str
 
 def _of_parquet(path: Path, split: str, columns: tuple[str, str]) -> _Rows:
     everything = sorted(path.rglob("*.parquet"))
-    files = _named_after(split, everything, path)
+    files = named_after(split, everything, path)
     image, label = columns
     schema = pq.read_schema(files[0])
-    _require(schema.names, columns, files[0].name)
-    dataset = _dataset(files, [image, label])
+    require(schema.names, columns, files[0].name)
+    dataset = joined(files, [image, label])
     ids = [
         f"{file.relative_to(path).as_posix()}#{row}"
         for file in files
@@ -161,15 +162,15 @@ def _of_parquet(path: Path, split: str, columns: tuple[str, str]) -> _Rows:
     ]
     labelled = [file for file in everything if label in pq.read_schema(file).names]
     return _Rows(
-        images=_undecoded(dataset, image),
+        images=undecoded(dataset, image),
         ids=ids,
-        labels=_column(files, label),
-        all_labels=list(set(_column(labelled, label))),
-        names=getattr(dataset.features[label], "names", None) or _names(schema, files[0]),
+        labels=column_of(files, label),
+        all_labels=list(set(column_of(labelled, label))),
+        names=getattr(dataset.features[label], "names", None) or names_in(schema, files[0]),
     )
 
 
-def _named_after(split: str, files: list[Path], path: Path) -> list[Path]:
+def named_after(split: str, files: list[Path], path: Path) -> list[Path]:
     """The files of the split: by their own names, else by those of their folders.
 
     A file that is named after two splits would be in both, so it is an error.
@@ -191,7 +192,8 @@ def _named_after(split: str, files: list[Path], path: Path) -> list[Path]:
     raise UserError(f"{path}: no parquet file is named after split '{split}'; there are {names}")
 
 
-def _dataset(files: list[Path], columns: list[str]) -> "Dataset":
+def joined(files: list[Path], columns: list[str]) -> "Dataset":
+    """Some columns of files, one after the other."""
     import datasets
 
     if sum(file.stat().st_size for file in files) <= IN_MEMORY:
@@ -202,13 +204,14 @@ def _dataset(files: list[Path], columns: list[str]) -> "Dataset":
     return mapped
 
 
-def _column(files: list[Path], column: str) -> list[Any]:
+def column_of(files: list[Path], column: str) -> list[Any]:
+    """All values of a column, file after file."""
     return [
         value for file in files for value in pq.ParquetFile(file).read([column])[column].to_pylist()
     ]
 
 
-def _undecoded(dataset: "Dataset", column: str) -> "Dataset":
+def undecoded(dataset: "Dataset", column: str) -> "Dataset":
     """The image column alone, as it is encoded."""
     import datasets
 
@@ -218,7 +221,7 @@ def _undecoded(dataset: "Dataset", column: str) -> "Dataset":
     return dataset
 
 
-def _names(schema: pa.Schema, file: Path) -> list[str] | None:
+def names_in(schema: pa.Schema, file: Path) -> list[str] | None:
     """The JSON list of class names in the schema's metadata, if there is one."""
     text = (schema.metadata or {}).get(b"classes")
     if text is None:
@@ -244,6 +247,7 @@ def _numbers(labels: list[Any], names: list[str], path: str) -> list[int]:
     return [known[label] for label in labels]
 
 
-def _require(there: Iterable[str], columns: Iterable[str], where: str) -> None:
+def require(there: Iterable[str], columns: Iterable[str], where: str) -> None:
+    """Columns that are not there are an `UnknownWord`."""
     for column in columns:
         choose(dict.fromkeys(there), column, f"column of {where}")

@@ -45,20 +45,20 @@ def read_image_folder(path: str, split: str, *, strict: bool = False) -> RealIma
         raise UserError(f"there is no folder {root}; give the folder that holds the classes")
     split_folders = {
         SPLITS[folder.name.lower()]: folder
-        for folder in _folders(root)
-        if folder.name.lower() in SPLITS and _folders(folder)
+        for folder in folders_in(root)
+        if folder.name.lower() in SPLITS and folders_in(folder)
     }
     split = choose(SPLITS, split, "split")
     if split_folders:
         folder = choose(split_folders, split, f"split of {root}")
-        classes = sorted({of.name for each in split_folders.values() for of in _folders(each)})
-        files = [(file, name) for name in classes for file in _images(folder / name)]
+        classes = sorted({of.name for each in split_folders.values() for of in folders_in(each)})
+        files = [(file, name) for name in classes for file in image_files(folder / name)]
     else:
-        classes = [of.name for of in _folders(root)]
-        files = [(file, name) for name in classes for file in _images(root / name)]
+        classes = [of.name for of in folders_in(root)]
+        files = [(file, name) for name in classes for file in image_files(root / name)]
     if not classes:
         raise UserError(f"{root} has no folders; put the images of each class into one of its own")
-    ids = [_id(file, root) for file, _ in files]
+    ids = [id_below(file, root) for file, _ in files]
     labels = [classes.index(name) for _, name in files]
     chosen = range(len(files))
     if not split_folders:
@@ -84,11 +84,12 @@ class Files:
         return self.paths[index]
 
 
-def _folders(path: Path) -> list[Path]:
+def folders_in(path: Path) -> list[Path]:
+    """The folders in a folder, without hidden ones, in the order of the alphabet."""
     return sorted(of for of in path.iterdir() if of.is_dir() and not of.name.startswith("."))
 
 
-def _images(top: Path) -> Iterator[Path]:
+def image_files(top: Path) -> Iterator[Path]:
     """Image files below, in an order that is the same everywhere; links are followed once."""
     seen = {os.path.realpath(top)}
     for folder, folders, files in os.walk(top, followlinks=True):
@@ -103,6 +104,17 @@ def _images(top: Path) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
-def _id(file: Path, root: Path) -> str:
+def id_below(file: Path, root: Path) -> str:
     """The path below the root; bytes that are no UTF-8 are spelled out."""
     return os.fsencode(file.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file in a folder, by a name that a file of data says.
+
+    Raises:
+        UserError: the name leads out of the folder.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(f"'{name}' leads out of {folder}; name files inside it")
+    return folder / name

@@ -10,16 +10,18 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from activegen.records import UserError
 
 Pixels = UInt8[Tensor, "3 h w"]  # RGB
+Images = TypeVar("Images", bound="RealImages")
 
 MAX_PIXELS = 64_000_000
 FULL_CHECK = 20_000  # images; larger sets are checked by their structure only
@@ -36,9 +38,51 @@ class UnreadableImage(UserError):
     """An image that is corrupt, too large or of a kind we cannot show; the message names it."""
 
 
+class Readable:
+    """Named images that are decoded when they are asked for, whatever their labels are."""
+
+    name: str
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    read: Callable[[int], Pixels]
+    skipped: tuple[tuple[str, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image(self, index: int) -> Pixels:
+        """The image at a position, 0 to 255.
+
+        Raises:
+            UnreadableImage: it was not checked, or has changed since.
+        """
+        return self.read(range(len(self))[index])
+
+    def index_of(self, id: str) -> int:
+        """The position of the image with this id.
+
+        Raises:
+            UserError: there is none.
+        """
+        if id not in self._positions:
+            raise UserError(f"{self.name} has no image '{id}'")
+        return self._positions[id]
+
+    @functools.cached_property
+    def _positions(self) -> dict[str, int]:
+        return {id: index for index, id in enumerate(self.ids)}
+
+    def _check_names(self) -> None:
+        """Check what every reader promises."""
+        if twice := repeated(self.ids):
+            raise UserError(f"{self.name}: there twice: {listed(twice)}")
+        if twice := repeated(self.classes):
+            raise UserError(f"{self.name}: classes named twice: {listed(twice)}")
+
+
 @dataclass(frozen=True)
-class RealImages:
-    """Labelled images that are decoded when they are asked for.
+class RealImages(Readable):
+    """Images of one class each.
 
     Args:
         name: of the data set, for messages and reports.
@@ -63,35 +107,25 @@ class RealImages:
         """Check what a reader promises."""
         if len(self.ids) != len(self.labels):
             raise UserError(f"{self.name}: {len(self.ids)} images but {len(self.labels)} labels")
-        if twice := repeated(self.ids):
-            raise UserError(f"{self.name}: there twice: {listed(twice)}")
-        if twice := repeated(self.classes):
-            raise UserError(f"{self.name}: classes named twice: {listed(twice)}")
+        self._check_names()
         if unknown := {label for label in self.labels if not 0 <= label < len(self.classes)}:
             raise UserError(
                 f"{self.name}: label {min(unknown)} has no class; labels are 0 to "
                 f"{len(self.classes) - 1}"
             )
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    def target(self, index: int) -> Int[Tensor, ""]:
+        """The label at a position."""
+        return torch.tensor(self.labels[index])
 
-    def image(self, index: int) -> Pixels:
-        """The image at a position, 0 to 255.
-
-        Raises:
-            UnreadableImage: it was not checked, or has changed since.
-        """
-        return self.read(range(len(self))[index])
-
-    def subset(self, indices: Iterable[int]) -> "RealImages":
+    def subset(self: Images, indices: Iterable[int]) -> Images:
         """The images at these positions, in this order; all classes are kept."""
         chosen = tuple(range(len(self))[index] for index in indices)
         return replace(
             self,
             ids=tuple(self.ids[index] for index in chosen),
             labels=tuple(self.labels[index] for index in chosen),
-            read=_At(self.read, chosen),
+            read=At(self.read, chosen),
         )
 
     def by_class(self) -> dict[int, list[int]]:
@@ -101,29 +135,16 @@ class RealImages:
             positions[label].append(index)
         return positions
 
-    def index_of(self, id: str) -> int:
-        """The position of the image with this id.
-
-        Raises:
-            UserError: there is none.
-        """
-        if id not in self._positions:
-            raise UserError(f"{self.name} has no image '{id}'")
-        return self._positions[id]
-
-    @functools.cached_property
-    def _positions(self) -> dict[str, int]:
-        return {id: index for index, id in enumerate(self.ids)}
-
 
 @dataclass(frozen=True)
-class _At:
-    """Reads a choice of another reader's images."""
+class At:
+    """Reads a choice of what another reader reads."""
 
-    read: Callable[[int], Pixels]
+    read: Callable[[int], Tensor]
     indices: tuple[int, ...]
 
-    def __call__(self, index: int) -> Pixels:
+    def __call__(self, index: int) -> Tensor:
+        """Read what is at a position of the choice."""
         return self.read(self.indices[index])
 
 
@@ -161,8 +182,8 @@ def decode(data: bytes | Path, name: str = "") -> Pixels:
     Raises:
         UnreadableImage: corrupt, above `MAX_PIXELS` (known before it is decoded), or 32-bit.
     """
-    name = name or _name(data)
-    with _problems(name), _open(data, name) as picture:
+    name = name or called(data)
+    with opened(data, name) as picture:
         rgb = _rgb(ImageOps.exif_transpose(picture), name)
         return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
 
@@ -176,9 +197,9 @@ def verify(data: bytes | Path, name: str = "") -> None:
     Raises:
         UnreadableImage: as `decode` does.
     """
-    name = name or _name(data)
+    name = name or called(data)
     data = data if isinstance(data, bytes) else _bytes(data, name)
-    with _problems(name), _open(data, name) as picture:
+    with opened(data, name) as picture:
         kind = picture.format
         picture.verify()
     if kind == "PNG" or (kind == "JPEG" and JPEG_END in data[-64:]):
@@ -221,6 +242,26 @@ def check(
         UserError: unreadable images if ``strict``; a class without a readable image; no class.
     """
     look = images.read if verify is None or len(images) <= FULL_CHECK else verify
+    good, bad = tried(images, look, strict)
+    checked = replace(images.subset(good), skipped=(*images.skipped, *bad))
+    if not images.classes:
+        raise UserError(f"{images.name}: there is no class")
+    if empty := [images.classes[label] for label, of in checked.by_class().items() if not of]:
+        raise UserError(
+            f"{images.name}: no readable image of class {listed(empty)}. "
+            "Add images or remove the class"
+        )
+    return checked
+
+
+def tried(
+    images: Readable, look: Callable[[int], object], strict: bool
+) -> tuple[list[int], list[tuple[str, str]]]:
+    """The positions that can be looked at, and (id, reason) of the others.
+
+    Raises:
+        UserError: there are others, and ``strict``.
+    """
     good: list[int] = []
     bad: list[tuple[str, str]] = []
     for index, id in enumerate(images.ids):
@@ -236,15 +277,7 @@ def check(
             f"{listed([reason for _, reason in bad], '; ')}. Mend or remove them, or read with "
             "strict=False to leave them out"
         )
-    checked = replace(images.subset(good), skipped=(*images.skipped, *bad))
-    if not images.classes:
-        raise UserError(f"{images.name}: there is no class")
-    if empty := [images.classes[label] for label, of in checked.by_class().items() if not of]:
-        raise UserError(
-            f"{images.name}: no readable image of class {listed(empty)}. "
-            "Add images or remove the class"
-        )
-    return checked
+    return good, bad
 
 
 def listed(words: Iterable[str], between: str = ", ") -> str:
@@ -267,6 +300,19 @@ def repeated(words: Iterable[str]) -> list[str]:
     seen: set[str] = set()
     twice = {word: None for word in words if word in seen or seen.add(word)}
     return list(twice)
+
+
+@contextlib.contextmanager
+def opened(data: bytes | Path, name: str) -> Iterator[Image.Image]:
+    """A picture of which the header is read, small enough to decode.
+
+    Whatever goes wrong inside, also when it is decoded, names it.
+
+    Raises:
+        UnreadableImage: as `decode` does.
+    """
+    with _problems(name), _open(data, name) as picture:
+        yield picture
 
 
 @contextlib.contextmanager
@@ -318,5 +364,6 @@ def _bytes(path: Path, name: str) -> bytes:
         return path.read_bytes()
 
 
-def _name(data: bytes | Path) -> str:
+def called(data: bytes | Path) -> str:
+    """What to call an image in messages, if nobody says."""
     return "an image" if isinstance(data, bytes) else str(data)

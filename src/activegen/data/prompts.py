@@ -48,10 +48,25 @@ class Prompts:
         Raises:
             UnknownWord: the class has no words.
         """
-        wordings = choose(self.words, class_name, "class")
+        return self.listing((class_name,), rng)
+
+    def listing(self, class_names: Sequence[str], rng: np.random.Generator) -> tuple[str, str]:
+        """A prompt for several classes in one image, and the word in it that names the first.
+
+        >>> scenes = prompts_for(["river", "forest"], words={"forest": ["a forest"]})
+        >>> scenes.listing(["forest", "river"], np.random.default_rng(0))
+        ('a photo of a forest and river', 'forest')
+
+        Raises:
+            UnknownWord: a class has no words.
+            UserError: there is no class.
+        """
+        if not class_names:
+            raise UserError("there is no class to name in a prompt")
         template = self.templates[rng.integers(len(self.templates))]
-        wording = wordings[rng.integers(len(wordings))]
-        return template.replace(PLACE, wording), bare(wording)
+        known = [choose(self.words, name, "class") for name in class_names]
+        said = [wordings[rng.integers(len(wordings))] for wordings in known]
+        return template.replace(PLACE, spoken(said)), bare(said[0])
 
 
 def prompts_for(
@@ -82,6 +97,16 @@ def readable(name: str) -> str:
     """
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
     return re.sub(r"[\s_\-]+", " ", parted).strip().lower()
+
+
+def spoken(words: Sequence[str]) -> str:
+    """Words as one says them in a row.
+
+    >>> spoken(["a river", "a forest", "houses"])
+    'a river, a forest and houses'
+    """
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def bare(word: str) -> str:

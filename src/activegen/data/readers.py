@@ -2,13 +2,20 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+from activegen.data.cityscapes import read_cityscapes
+from activegen.data.coco import read_coco
 from activegen.data.csv_file import read_csv
 from activegen.data.hugging_face import read_hugging_face
 from activegen.data.image_folder import read_image_folder
 from activegen.data.images import RealImages
+from activegen.data.mask_folder import read_mask_folder
+from activegen.data.mask_parquet import read_mask_parquet
+from activegen.data.scenes import RealScenes
+from activegen.data.voc import read_voc
 from activegen.data.world import read_world
+from activegen.data.world_scenes import read_world_scenes
 from activegen.records import choose
 
 READERS: Mapping[str, Callable[..., RealImages]] = {
@@ -17,6 +24,16 @@ READERS: Mapping[str, Callable[..., RealImages]] = {
     "csv": read_csv,
     "world": read_world,
 }
+SCENE_READERS: Mapping[str, Callable[..., RealScenes]] = {
+    "mask_folder": read_mask_folder,
+    "voc": read_voc,
+    "cityscapes": read_cityscapes,
+    "coco": read_coco,
+    "parquet": read_mask_parquet,
+    "world_scenes": read_world_scenes,
+}
+
+Real = TypeVar("Real", RealImages, RealScenes)
 
 
 def read_images(layout: str, path: str, split: str, **options: Any) -> RealImages:
@@ -31,7 +48,26 @@ def read_images(layout: str, path: str, split: str, **options: Any) -> RealImage
     Raises:
         UserError: unknown layout or option, or as the reader does.
     """
-    reader = choose(READERS, layout, "data layout")
+    return _read(READERS, layout, path, split, options)
+
+
+def read_scenes(layout: str, path: str, split: str, **options: Any) -> RealScenes:
+    """The images with masks of one split in any layout of `SCENE_READERS`, as `read_images`.
+
+    Raises:
+        UserError: unknown layout or option, or as the reader does.
+    """
+    return _read(SCENE_READERS, layout, path, split, options)
+
+
+def _read(
+    readers: Mapping[str, Callable[..., Real]],
+    layout: str,
+    path: str,
+    split: str,
+    options: dict[str, Any],
+) -> Real:
+    reader = choose(readers, layout, "data layout")
     parameters = inspect.signature(reader).parameters.values()
     known = {of.name: of for of in parameters if of.kind is inspect.Parameter.KEYWORD_ONLY}
     for option in options:

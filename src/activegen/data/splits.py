@@ -1,61 +1,72 @@
 """Parts of a data set: few-shot, held out, folds, and train/val/test where a set has no split.
 
-Every part depends on the images' order and the seed alone, and holds images of every class.
+Every part depends on the images' order and the seed alone. Of images of one class each, every part
+holds each class; images with masks are drawn as they come, since each of them shows several.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import TypeVar
 
 import numpy as np
 
 from activegen.data.images import RealImages
+from activegen.data.scenes import RealScenes
 from activegen.records import UserError
 
 SHARES = {"test": 0.2, "val": 0.1}  # of each class; train is the rest
+NOTICED = 0.5  # of a class's usual pixels in a scene
+
+Real = TypeVar("Real", bound=RealImages | RealScenes)
 
 
-def few_shot(images: RealImages, per_class: int, seed: int) -> RealImages:
-    """``per_class`` images of each class; more of them contain the fewer of the same seed.
+def few_shot(real: Real, count: int, seed: int) -> Real:
+    """``count`` images of each class, or scenes in all; more contain the fewer of the same seed.
+
+    Scenes are drawn so that few of them show all classes that there are: first, one after the
+    other, a scene that shows the most classes which no scene before it shows, until all are shown;
+    then any. Of equal scenes the seed takes one. A scene shows a class with at least half the
+    pixels that are usual, the median over the scenes that have the class at all. As many scenes as
+    there are classes show all of them. Ours.
 
     Raises:
-        UserError: a class has fewer, or ``per_class`` is not positive.
+        UserError: there are fewer, or ``count`` is not positive.
     """
-    if per_class < 1:
-        raise UserError(f"per_class is {per_class}; give at least 1")
-    _require(images, per_class, f"{per_class} are asked for")
-    return images.subset(
-        sorted(index for order in _shuffled(images, seed) for index in order[:per_class])
-    )
+    if count < 1:
+        raise UserError(f"count is {count}; give at least 1")
+    _require(real, count, f"{count} are asked for")
+    orders = [_covering(real, seed)] if isinstance(real, RealScenes) else _shuffled(real, seed)
+    return real.subset(sorted(index for order in orders for index in order[:count]))
 
 
-def held_out(images: RealImages, share: float, seed: int) -> tuple[RealImages, RealImages]:
-    """The rest, and a ``share`` of each class, at least one image of it on either side.
+def held_out(real: Real, share: float, seed: int) -> tuple[Real, Real]:
+    """The rest, and a ``share`` of each class, or of all scenes; at least one on either side.
 
     Raises:
         UserError: a class has one image, or ``share`` is not between 0 and 1.
     """
     if not 0 < share < 1:
         raise UserError(f"share is {share}; give a number between 0 and 1")
-    _require(images, 2, "holding out needs one on either side")
+    _require(real, 2, "holding out needs one on either side")
     held: list[int] = []
-    for order in _shuffled(images, seed):
+    for order in _shuffled(real, seed):
         held += order[: min(max(round(share * len(order)), 1), len(order) - 1)]
-    return _without(images, held), images.subset(sorted(held))
+    return _without(real, held), real.subset(sorted(held))
 
 
-def folds(images: RealImages, k: int, seed: int) -> list[tuple[RealImages, RealImages]]:
-    """``k`` times the rest and a fold; every image is in one fold, every class in all.
+def folds(real: Real, k: int, seed: int) -> list[tuple[Real, Real]]:
+    """``k`` times the rest and a fold; every image is in one fold, every class of images in all.
 
     Raises:
-        UserError: a class has fewer than ``k`` images, or ``k`` is below 2.
+        UserError: a class, or all scenes, are fewer than ``k``, or ``k`` is below 2.
     """
     if k < 2:
         raise UserError(f"k is {k}; give at least 2 folds")
-    _require(images, k, f"{k} folds need one each")
-    dealt = [index for order in _shuffled(images, seed) for index in order]
+    _require(real, k, f"{k} folds need one each")
+    dealt = [index for order in _shuffled(real, seed) for index in order]
     return [
-        (_without(images, dealt[fold::k]), images.subset(sorted(dealt[fold::k])))
-        for fold in range(k)
+        (_without(real, dealt[fold::k]), real.subset(sorted(dealt[fold::k]))) for fold in range(k)
     ]
 
 
@@ -79,23 +90,55 @@ def by_hash(ids: Sequence[str], labels: Sequence[int]) -> list[str]:
     return split
 
 
-def _shuffled(images: RealImages, seed: int) -> list[list[int]]:
-    """The positions of each class in an order of their own."""
+def _shuffled(real: RealImages | RealScenes, seed: int) -> list[list[int]]:
+    """The positions of each class in an order of their own; scenes are one class."""
+    if isinstance(real, RealScenes):
+        return [np.random.default_rng(seed).permutation(len(real)).tolist()]
     return [
         [positions[at] for at in np.random.default_rng((seed, label)).permutation(len(positions))]
-        for label, positions in images.by_class().items()
+        for label, positions in real.by_class().items()
     ]
 
 
-def _without(images: RealImages, left_out: Iterable[int]) -> RealImages:
+def _covering(scenes: RealScenes, seed: int) -> list[int]:
+    """All positions, in the order in which `few_shot` takes them."""
+    [left] = _shuffled(scenes, seed)
+    shown = _shown(scenes)
+    missing = set().union(*shown)
+    order: list[int] = []
+    while missing:
+        best = max(left, key=lambda index: len(shown[index] & missing))
+        order.append(best)
+        left.remove(best)
+        missing -= shown[best]
+    return order + left
+
+
+def _shown(scenes: RealScenes) -> list[set[int]]:
+    """The classes that each scene shows well enough to learn from."""
+    shown: list[set[int]] = [set() for _ in range(len(scenes))]
+    for label, positions in scenes.by_class().items():
+        pixels = {index: scenes.pixels(index)[label] for index in positions}
+        usual = median(pixels.values()) if pixels else 0
+        for index, count in pixels.items():
+            if count >= NOTICED * usual:
+                shown[index].add(label)
+    return shown
+
+
+def _without(real: Real, left_out: Iterable[int]) -> Real:
     left_out = set(left_out)
-    return images.subset(index for index in range(len(images)) if index not in left_out)
+    return real.subset(index for index in range(len(real)) if index not in left_out)
 
 
-def _require(images: RealImages, count: int, why: str) -> None:
-    for label, positions in images.by_class().items():
-        if len(positions) < count:
-            raise UserError(
-                f"{images.name}: class '{images.classes[label]}' has {len(positions)} images, "
-                f"but {why}. Ask for less or add images"
-            )
+def _require(real: RealImages | RealScenes, count: int, why: str) -> None:
+    if isinstance(real, RealScenes):
+        groups = {real.name: len(real)}
+    else:
+        groups = {
+            f"{real.name}: class '{real.classes[label]}'": len(positions)
+            for label, positions in real.by_class().items()
+        }
+    for group, there in groups.items():
+        if there < count:
+            raise UserError(f"{group} has {there} images, but {why}. Ask for less or add images")

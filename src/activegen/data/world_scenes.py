@@ -1,0 +1,113 @@
+"""Scenes of the embedded world as a data set: rendered land cover with exact masks.
+
+Train and val lack the rare layouts that test has, so there is something true to find.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from activegen.data.images import Pixels
+from activegen.data.masks import Mask
+from activegen.data.scenes import RealScenes
+from activegen.data.world import TAIL
+from activegen.records import UserError, choose
+from activegen.zoo.scenes import SCENE_CLASSES, Scene, draw_scene, render_scene
+
+
+def read_world_scenes(
+    path: str,
+    split: str,
+    *,
+    count: int = 200,
+    tail: bool | None = None,
+    seed: int = 0,
+    size: int = 64,
+) -> RealScenes:
+    """Scenes of one split, each rendered when it is first asked for and then kept.
+
+    More scenes contain the fewer of the same seed. Splits never share a scene.
+
+    Args:
+        path: not used; the world is in the package.
+        split: "train", "val", "test", "pool" or "judge".
+        count: scenes in all.
+        tail: with the rare layouts, at their natural share; by default `world.TAIL` of the split.
+        seed: of the whole set.
+        size: of the square images, pixels.
+
+    Raises:
+        UserError: unknown split; a count, seed or size that is too small.
+    """
+    if size < 8:
+        raise UserError(f"size is {size}; give at least 8 pixels")
+    drawn = tuple(_draw(split, count, tail, seed))
+    rendered = _Rendered(drawn, size)
+    return RealScenes(
+        name=f"world scenes ({split})",
+        classes=SCENE_CLASSES,
+        ids=tuple(each.id for each in drawn),
+        read=rendered.image,
+        read_mask=rendered.mask,
+    )
+
+
+def scenes(
+    split: str, *, count: int = 200, tail: bool | None = None, seed: int = 0
+) -> dict[str, Scene]:
+    """What each image of `read_world_scenes` shows, by its id; the options are the same.
+
+    Raises:
+        UserError: as `read_world_scenes` does.
+    """
+    return {drawn.id: drawn.scene for drawn in _draw(split, count, tail, seed)}
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A scene before it is rendered; ``seed`` draws the positions in it."""
+
+    id: str
+    scene: Scene
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    """Renders each scene once."""
+
+    drawn: tuple[_Drawn, ...]
+    size: int
+    kept: dict[int, tuple[Pixels, Mask]] = field(default_factory=dict, repr=False, compare=False)
+
+    def image(self, index: int) -> Pixels:
+        return self._both(index)[0].clone()
+
+    def mask(self, index: int) -> Mask:
+        return self._both(index)[1].clone()
+
+    def _both(self, index: int) -> tuple[Pixels, Mask]:
+        if index not in self.kept:
+            drawn = self.drawn[index]
+            pixels, mask = render_scene(drawn.scene, drawn.seed, self.size)
+            image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+            self.kept[index] = (image, torch.from_numpy(mask))
+        return self.kept[index]
+
+
+def _draw(split: str, count: int, tail: bool | None, seed: int) -> Iterator[_Drawn]:
+    natural = choose(TAIL, split, "split of the world")
+    tail = natural if tail is None else tail
+    if count < 1 or seed < 0:
+        raise UserError(
+            f"count is {count} and seed is {seed}; count is at least 1, seed at least 0"
+        )
+    salt = int.from_bytes(hashlib.sha256(f"scenes of {split}".encode()).digest()[:8])
+    for number in range(count):
+        rng = np.random.default_rng((seed, salt, number))
+        scene = draw_scene(rng, tail)
+        id = f"world_scenes/{split}/{'tail' if tail else 'common'}-{seed}/{number:06d}"
+        yield _Drawn(id, scene, int(rng.integers(2**62)))
