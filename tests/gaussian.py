@@ -50,8 +50,20 @@ class World:
         )
         self.calls = self.decodes = 0
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Of pictures, which are latents."""
+        return self.noise_shape[1:]
+
+    def inpainting(self, images: Tensor, masks: Tensor) -> None:
+        """The denoiser takes no picture."""
+
     def condition(
-        self, prompts: Sequence[str], words: Sequence[str], negative: str = ""
+        self,
+        prompts: Sequence[str],
+        words: Sequence[str],
+        negative: str = "",
+        control: Sequence[Tensor] = (),
     ) -> Conditioning:
         """The words' colours; grey, or the named colour, is the negative."""
         text = torch.tensor([COLOURS[word] for word in words]).unsqueeze(1)

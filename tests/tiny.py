@@ -6,18 +6,22 @@ pipeline = tiny.pipeline(model, scheduler)
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
+    ControlNetModel,
     DDIMScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from activegen.diffusion.control import Control
 from activegen.diffusion.sampling import Batch, Sampling, seeded
 from activegen.diffusion.stable_diffusion import StableDiffusion
 
@@ -64,14 +68,20 @@ def model(
     latent_size: int = 8,
     tokens: int = 77,
     attention_size: int | None = None,
+    channels: int = 4,
+    controls: Sequence[Control] = (),
+    size: tuple[int, int] | None = None,
 ) -> StableDiffusion:
-    """Two levels with text attention in both; pictures have twice the latents' side."""
+    """Two levels with text attention in both; pictures have twice the latents' side.
+
+    With 9 channels it inpaints.
+    """
     words = tokenizer(tokens)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         unet = UNet2DConditionModel(
             sample_size=latent_size,
-            in_channels=4,
+            in_channels=channels,
             out_channels=4,
             layers_per_block=1,
             down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -111,8 +121,37 @@ def model(
             parameter.data /= 4  # so that pictures stay in range under strong guidance
     schedule = noise_schedule(prediction)
     return StableDiffusion(
-        unet, vae, text_encoder, words, schedule, "tiny", attention_size=attention_size
+        unet,
+        vae,
+        text_encoder,
+        words,
+        schedule,
+        "tiny",
+        attention_size=attention_size,
+        controls=controls,
+        size=size,
     )
+
+
+def controlnet(seed: int = 2, **changes: Any) -> ControlNetModel:
+    """One that fits `model`, with weights where a new one has zeros."""
+    settings = {
+        "in_channels": 4,
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "block_out_channels": (16, 32),
+        "attention_head_dim": 2,
+        "cross_attention_dim": WIDTH,
+        "norm_num_groups": 8,
+        "conditioning_embedding_out_channels": (8, 16),
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = ControlNetModel(**(settings | changes))
+        for name, parameter in net.named_parameters():
+            if "controlnet" in name and not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.1)
+    return net
 
 
 def pipeline(model: StableDiffusion, scheduler: object = None) -> StableDiffusionPipeline:

@@ -36,10 +36,17 @@ def test_every_occurrence_counts_once():
     assert (row > 0).sum() == 2
 
 
-@pytest.mark.parametrize("word", ["river", "", "forests", "able"])
+@pytest.mark.parametrize("word", ["river", " ", "forests", "able"])
 def test_a_word_that_is_not_in_its_prompt_is_an_error(word: str):
     with pytest.raises(UserError, match=f"'{word}' is not in the prompt"):
         focus(tiny.tokenizer(), ["a photo of a table in a forest"], [word])
+
+
+def test_no_word_looks_nowhere():
+    rows = focus(tiny.tokenizer(), ["a photo of a river", "a photo of a forest"], ["", "forest"])
+    assert (rows[0] == 0).all() and rows[1].sum().item() == pytest.approx(1)
+    maps = run(tiny.model(), noise(2, 4, 8, 8), ["", "forest"], attention=True).attention
+    assert maps is not None and (maps[0] == 0).all() and maps[1].amax() > 0
 
 
 def test_a_word_behind_the_tokenizers_length_is_an_error():

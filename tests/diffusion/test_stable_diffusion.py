@@ -125,7 +125,7 @@ def test_other_families_are_refused():
     for change, what in (
         ({"time_cond_proj_dim": 8}, "embedded guidance scale"),
         ({"addition_embed_type": "text_time"}, "SDXL"),
-        ({"in_channels": 9}, "inpainting"),
+        ({"in_channels": 8}, "other latents"),
         ({"cross_attention_dim": 48}, "another text encoder"),
     ):
         unet = tiny.model().unet
@@ -174,3 +174,63 @@ def test_encoding_is_the_autoencoders_mode_and_resizes_others():
         expected = model.vae.encode(images * 2 - 1).latent_dist.mode()
     torch.testing.assert_close(latents, expected * model.vae.config.scaling_factor)
     assert model.encode(noise(1, 3, 50, 33).sigmoid()).shape == (1, *model.noise_shape)
+
+
+def test_pictures_of_another_size_are_the_pipelines():
+    size = (48, 24)  # latents of 24 by 12
+    model = tiny.model(size=size)
+    assert model.noise_shape == (4, 24, 12)
+    assert model.encode(noise(1, 3, 30, 30).sigmoid()).shape == (1, 4, 24, 12)
+    sampling = Sampling(3, 3.0)
+    batch = tiny.batch(model, ["river", "tv"], sampling=sampling)
+    drawn = sample(batch)
+    assert drawn.images.shape == (2, 3, *size)
+    expected = tiny.pipeline(model, type(model.scheduler).from_config(model.scheduler.config))(
+        ["a photo of river", "a photo of tv"],
+        num_inference_steps=3,
+        guidance_scale=3.0,
+        latents=batch.noise,
+        height=size[0],
+        width=size[1],
+        output_type="pt",
+    ).images
+    torch.testing.assert_close(drawn.images, expected, atol=1e-4, rtol=1e-4)
+    assert model.made_by()["revision"] != tiny.model().made_by()["revision"]
+
+
+def test_size_by_path(tmp_path: Path):
+    folder = tiny.save(tiny.model(), tmp_path)
+    assert StableDiffusion.load(folder, size=(16, 26)).noise_shape == (4, 8, 13)
+    assert StableDiffusion.load(folder).size == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("size", "nearest"),
+    [
+        ((16, 17), "16 by 16 and 16 by 18"),
+        ((31, 33), "30 by 32 and 32 by 34"),
+        ((0, 16), "2 by 16 and 2 by 16"),
+    ],
+)
+def test_sizes_that_are_no_whole_latents_are_said(size: tuple[int, int], nearest: str):
+    with pytest.raises(UserError, match=f"the nearest that do are {nearest}"):
+        tiny.model(size=size)
+
+
+@pytest.mark.parametrize(
+    ("latents", "maps"),
+    [(4, 4), (8, 8), (16, 8), (32, 8), (64, 16), (96, 24), (128, 32), (12, 12), (20, 10), (65, 17)],
+)
+def test_maps_are_a_quarter_of_the_height_and_not_under_8(latents: int, maps: int):
+    assert tiny.model(size=(2 * latents, 16)).attention_size == maps
+
+
+@pytest.mark.parametrize("size", [(24, 40), (40, 24), (34, 18), (18, 42)])
+def test_maps_of_other_sizes_are_found(size: tuple[int, int]):
+    model = tiny.model(size=size)
+    conditioning = model.condition(["a photo of a river"], ["river"])
+    z = noise(1, *model.noise_shape)
+    maps = model.denoise(z, conditioning, Solver(model.scheduler, 4).levels[1], 3.0, True).attention
+    assert maps is not None and maps.shape[1] == model.attention_size
+    ratio = maps.shape[1] / z.shape[2]
+    assert maps.shape[2] == pytest.approx(z.shape[3] * ratio, abs=0.6)

@@ -34,11 +34,15 @@ def find_tokens(ids: Sequence[int], word: Sequence[int]) -> list[int]:
 def focus(tokenizer: Any, prompts: Sequence[str], words: Sequence[str]) -> Float[Tensor, "b n"]:
     """For each prompt, the share of each token in its word: the mean over sub-tokens.
 
+    Zeros where the word is "".
+
     Raises:
         UserError: a word is not in its prompt, or lies behind the tokenizer's length.
     """
     rows = torch.zeros(len(prompts), tokenizer.model_max_length)
     for row, prompt, word in zip(rows, prompts, words, strict=True):
+        if not word:
+            continue
         ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length)["input_ids"]
         found = find_tokens(ids, tokenizer(word, add_special_tokens=False)["input_ids"])
         if not found:

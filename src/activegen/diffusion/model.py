@@ -15,17 +15,21 @@ from activegen.records import Images, Latents
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the text says.
+    """What the images shall be: the text, and pictures that they shall keep to.
 
     Args:
         text: states of the prompts.
         negative: states of the negative prompts, for classifier-free guidance.
-        focus: share of each token in the class word of its prompt.
+        focus: share of each token in the class word of its prompt; zeros where no map is wanted.
+        control: a picture for each of the model's ControlNets, RGB 0..1, of the images' size.
+        extra: channels that a denoiser which inpaints takes beside the latents.
     """
 
     text: Float[Tensor, "b n d"]
     negative: Float[Tensor, "b n d"]
     focus: Float[Tensor, "b n"]
+    control: tuple[Float[Tensor, "b 3 height width"], ...] = ()
+    extra: Float[Tensor, "b c h w"] | None = None
 
     def with_text(self, text: Float[Tensor, "b n d"]) -> "Conditioning":
         """The same with other states of the prompts."""
@@ -63,14 +67,29 @@ class DiffusionModel(Protocol):
         """Of one latent."""
         ...
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures."""
+        ...
+
     def made_by(self) -> dict[str, str]:
         """Name, content and versions, for provenance."""
         ...
 
     def condition(
-        self, prompts: Sequence[str], words: Sequence[str], negative: str = ""
+        self,
+        prompts: Sequence[str],
+        words: Sequence[str],
+        negative: str = "",
+        control: Sequence[Tensor] = (),
     ) -> Conditioning:
-        """Encodes prompts and finds their class words."""
+        """Encodes prompts and finds their class words; "" is no word, and no map."""
+        ...
+
+    def inpainting(
+        self, images: Images, masks: Float[Tensor, "b 1 h w"]
+    ) -> Float[Tensor, "b c h_z w_z"] | None:
+        """``Conditioning.extra`` to redraw where the masks are 1, if the denoiser takes any."""
         ...
 
     def denoise(

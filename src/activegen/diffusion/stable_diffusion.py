@@ -1,7 +1,8 @@
 """Stable Diffusion 1.x and 2.x, and anything with the same parts: the adapter to diffusers.
 
 A box of parts, never a pipeline's ``__call__``: tokenizer and text encoder, denoiser, autoencoder,
-noise levels. Prediction of epsilon or v, classifier-free guidance, negative prompts.
+noise levels. Prediction of epsilon or v, classifier-free guidance, negative prompts, ControlNets,
+denoisers that inpaint.
 
 Rombach et al. (2022), https://arxiv.org/abs/2112.10752.
 """
@@ -12,13 +13,16 @@ from typing import Any
 
 import diffusers
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub import snapshot_download
+from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from activegen.diffusion.attention import Recorder, focus
+from activegen.diffusion.control import Control, check_fit, check_pictures, residuals
 from activegen.diffusion.decoders import FullDecoder
 from activegen.diffusion.levels import Level
 from activegen.diffusion.model import Conditioning, Denoised
@@ -37,8 +41,15 @@ class StableDiffusion:
         tokenizer: its tokenizer.
         scheduler: the checkpoint's own scheduler; its config has the noise levels.
         name: what to call the model in provenance.
-        attention_size: height of the attention maps to read; by default 16 for latents of 64, as in
-            the three papers, in the same proportion for larger ones, and never under 8.
+        attention_size: height of the attention maps to read; by default a quarter of the latents'
+            height, 16 of 64 as in the three papers, but not under 8.
+        controls: ControlNets; `condition` takes a picture for each.
+        size: height and width of the pictures in pixels; by default what the denoiser was trained
+            on.
+
+    Raises:
+        UserError: parts of another family or that do not fit each other, or a size that does not
+            go into whole latents.
     """
 
     def __init__(
@@ -50,6 +61,8 @@ class StableDiffusion:
         scheduler: Any,
         name: str = "unnamed",
         attention_size: int | None = None,
+        controls: Sequence[Control] = (),
+        size: tuple[int, int] | None = None,
     ):
         self.unet: Any = unet.eval()
         self.vae: Any = vae.eval()
@@ -58,9 +71,16 @@ class StableDiffusion:
         for part in (unet, vae, text_encoder):
             part.requires_grad_(False)
         _check_family(name, unet, vae, text_encoder)
-        self.latent_channels: int = self.unet.config.in_channels
-        self.latent_size: int = self.unet.config.sample_size
-        self.attention_size = attention_size or max(min(8, self.latent_size), self.latent_size // 4)
+        self.latent_channels: int = self.vae.config.latent_channels
+        self.factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.size = size or self._trained_size
+        _check_size(self.size, self.factor)
+        self.attention_size = attention_size or _attention_size(self.size[0] // self.factor)
+        self.controls = tuple(controls)
+        for control in self.controls:
+            check_fit(control, unet, self.latent_channels, self.factor)
+            net: Any = control.net
+            net.to(self.unet.device).eval().requires_grad_(False)
         self.full = FullDecoder(vae)
         self._recorder = Recorder(unet, self.attention_size)
 
@@ -71,13 +91,15 @@ class StableDiffusion:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         attention_size: int | None = None,
+        controls: Sequence[Control] = (),
+        size: tuple[int, int] | None = None,
     ) -> "StableDiffusion":
         """From a folder in diffusers' layout (or a Hub id where there is a network).
 
         In bfloat16 the autoencoder stays in float32: 8-bit pictures need more than its 8 bits.
 
         Raises:
-            UserError: a part is missing, a pickle instead of safetensors, or of another family.
+            UserError: a part is missing, a pickle instead of safetensors, or as the class does.
         """
         folder = _folder(str(path))
         safe: dict[str, Any] = {"use_safetensors": True}
@@ -105,6 +127,8 @@ class StableDiffusion:
             scheduler,
             Path(path).name,
             attention_size,
+            controls,
+            size,
         )
 
     @property
@@ -115,35 +139,88 @@ class StableDiffusion:
     @property
     def noise_shape(self) -> tuple[int, int, int]:
         """Of one latent."""
-        return (self.latent_channels, self.latent_size, self.latent_size)
+        return (self.latent_channels, self.size[0] // self.factor, self.size[1] // self.factor)
+
+    @property
+    def inpaints(self) -> bool:
+        """Takes a mask and a masked picture beside the latents."""
+        return self.unet.config.in_channels > self.latent_channels
+
+    @property
+    def _trained_size(self) -> tuple[int, int]:
+        side = self.unet.config.sample_size
+        height, width = (side, side) if isinstance(side, int) else side
+        return height * self.factor, width * self.factor
 
     def made_by(self) -> dict[str, str]:
         """Name, content and versions, for provenance."""
-        weights = [
-            (name, parameter.flatten()[:: max(1, parameter.numel() // 8)].float().tolist())
-            for part in (self.unet, self.vae, self.text_encoder)
-            for name, parameter in part.named_parameters()
-        ]
-        levels = self.scheduler.alphas_cumprod[::100].tolist()
-        prediction = self.scheduler.config.prediction_type
-        revision = fingerprint({"weights": weights, "levels": levels, "prediction": prediction})
-        return {"model": self.name, "revision": revision, "diffusers": diffusers.__version__}
+        parts = (self.unet, self.vae, self.text_encoder)
+        facts: dict[str, Any] = {
+            "weights": [weights for part in parts for weights in _some(part)],
+            "levels": self.scheduler.alphas_cumprod[::100].tolist(),
+            "prediction": self.scheduler.config.prediction_type,
+        }
+        controls = {}
+        if self.controls:
+            facts["controls"] = [c.facts() | {"weights": _some(c.net)} for c in self.controls]
+            controls["controls"] = ", ".join(f"{c.name} {c.scale:g}" for c in self.controls)
+        if self.size != self._trained_size:
+            facts["size"] = self.size
+        made_by = {"model": self.name, "revision": fingerprint(facts)}
+        return made_by | {"diffusers": diffusers.__version__} | controls
 
     @torch.no_grad()
     def condition(
-        self, prompts: Sequence[str], words: Sequence[str], negative: str = ""
+        self,
+        prompts: Sequence[str],
+        words: Sequence[str],
+        negative: str = "",
+        control: Sequence[Float[Tensor, "b 3 height width"]] = (),
     ) -> Conditioning:
-        """Encodes prompts and finds their class words.
+        """Encodes prompts and finds their class words; "" is no word, and no map.
+
+        Args:
+            prompts: whole texts.
+            words: of each prompt, the part that names its class.
+            negative: what not to draw.
+            control: for each ControlNet a picture of each prompt, RGB 0..1, of ``size``.
 
         Raises:
-            UserError: a word is not in its prompt.
+            UserError: a word is not in its prompt, or the pictures are not one of ``size`` for each
+                ControlNet.
         """
+        check_pictures(self.controls, control, self.size)
         text = self._encoded(list(prompts))
         return Conditioning(
             text,
             self._encoded([negative]).expand_as(text),
             focus(self.tokenizer, prompts, words).to(self.device),
+            tuple(picture.to(self.device) for picture in control),
         )
+
+    @torch.no_grad()
+    def inpainting(
+        self,
+        images: Images,
+        masks: Float[Tensor, "b 1 h w"],
+        rngs: Sequence[torch.Generator] | None = None,
+    ) -> Float[Tensor, "b c h_z w_z"] | None:
+        """``Conditioning.extra`` of a denoiser that inpaints: the mask, and the rest's latents.
+
+        None where the denoiser does not. Masks are binary from 0.5 and resized by the nearest
+        pixel; what is to be redrawn is grey in the picture that is encoded.
+
+        Args:
+            images: to keep where the mask is 0; other sizes are resized.
+            masks: 1 where to redraw.
+            rngs: one of each image, to draw latents from the encoder's distribution as diffusers
+                does. Without, its most likely ones (ours): no randomness besides the noise.
+        """
+        if not self.inpaints:
+            return None
+        masks = (F.interpolate(masks, self.size) >= 0.5).to(images)
+        kept = self._encode(torch.where(masks > 0, 0.5, self._resized(images)), rngs)
+        return torch.cat([F.interpolate(masks, kept.shape[2:]).to(kept), kept], 1)
 
     def denoise(
         self,
@@ -157,7 +234,11 @@ class StableDiffusion:
 
         Ho & Salimans (2022), https://arxiv.org/abs/2207.12598, with diffusers' convention:
         ``cfg_scale`` 1 or less is the prompt alone.
+
+        Raises:
+            UserError: pictures of ``conditioning`` that do not fit the model, or too few or many.
         """
+        self._check(conditioning, latents)
         if not attention:
             output = self._guided(latents, conditioning, level, cfg_scale)
             return Denoised(output, level.clean(output, latents))
@@ -169,14 +250,7 @@ class StableDiffusion:
     @torch.no_grad()
     def encode(self, images: Images) -> Latents:
         """The most likely latents of pictures; other sizes are resized to the model's own."""
-        side = self.latent_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
-        if images.shape[-2:] != (side, side):
-            images = torch.nn.functional.interpolate(
-                images, (side, side), mode="bilinear", antialias=True
-            )
-        posterior = self.vae.encode((images * 2 - 1).to(self.vae.dtype)).latent_dist
-        shift = self.vae.config.shift_factor or 0.0
-        return ((posterior.mode() - shift) * self.vae.config.scaling_factor).float()
+        return self._encode(self._resized(images))
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Images:
@@ -187,14 +261,52 @@ class StableDiffusion:
         self, latents: Tensor, conditioning: Conditioning, level: Level, cfg_scale: float
     ) -> Tensor:
         if cfg_scale <= 1:
-            return self._unet(latents, conditioning.text, level)
+            return self._unet(latents, conditioning.text, conditioning, level)
         both = torch.cat([conditioning.negative, conditioning.text])
-        without, with_prompt = self._unet(torch.cat([latents, latents]), both, level).chunk(2)
+        twice = torch.cat([latents, latents])
+        without, with_prompt = self._unet(twice, both, conditioning, level).chunk(2)
         return without + cfg_scale * (with_prompt - without)
 
-    def _unet(self, latents: Tensor, text: Tensor, level: Level) -> Tensor:
-        dtype = self.unet.dtype
-        return self.unet(latents.to(dtype), level.timestep, text.to(dtype)).sample.float()
+    def _unet(
+        self, latents: Tensor, text: Tensor, conditioning: Conditioning, level: Level
+    ) -> Tensor:
+        latents, text = latents.to(self.unet.dtype), text.to(self.unet.dtype)
+        extra = conditioning.extra
+        added = residuals(self.controls, conditioning.control, latents, text, level)
+        if extra is not None:
+            extra = extra.to(latents).repeat(len(latents) // len(extra), 1, 1, 1)
+            latents = torch.cat([latents, extra], 1)
+        return self.unet(latents, level.timestep, text, **added).sample.float()
+
+    def _check(self, conditioning: Conditioning, latents: Tensor) -> None:
+        height, width = latents.shape[-2] * self.factor, latents.shape[-1] * self.factor
+        check_pictures(self.controls, conditioning.control, (height, width))
+        if self.inpaints and conditioning.extra is None:
+            raise UserError(
+                f"the denoiser of '{self.name}' inpaints; give it a picture and a mask, or take a "
+                "model that draws from noise alone"
+            )
+        if conditioning.extra is not None and not self.inpaints:
+            raise UserError(
+                f"the denoiser of '{self.name}' takes no picture to inpaint; give none, or take a "
+                "model that was trained to inpaint"
+            )
+
+    def _resized(self, images: Tensor) -> Tensor:
+        """To the model's own size."""
+        if images.shape[-2:] == self.size:
+            return images
+        return F.interpolate(images, self.size, mode="bilinear", antialias=True)
+
+    def _encode(self, images: Tensor, rngs: Sequence[torch.Generator] | None = None) -> Tensor:
+        """The most likely latents, or one draw of each image."""
+        found = self.vae.encode((images * 2 - 1).to(self.vae.dtype)).latent_dist
+        latents = found.mode()
+        if rngs is not None:
+            drawn = [torch.randn(latents.shape[1:], generator=rng) for rng in rngs]
+            latents = latents + found.std * torch.stack(drawn).to(latents)
+        shift = self.vae.config.shift_factor or 0.0
+        return ((latents - shift) * self.vae.config.scaling_factor).float()
 
     def _encoded(self, prompts: list[str]) -> Tensor:
         tokens = self.tokenizer(
@@ -238,16 +350,42 @@ def _scheduler(folder: Path) -> Any:
     return kind.from_config(config)
 
 
+def _some(part: torch.nn.Module) -> list[tuple[str, list[float]]]:
+    """A few values of each weight."""
+    return [
+        (name, parameter.flatten()[:: max(1, parameter.numel() // 8)].float().tolist())
+        for name, parameter in part.named_parameters()
+    ]
+
+
+def _attention_size(height: int) -> int:
+    """The latents' height, halved twice (rounded up, as the denoiser does) unless under 8."""
+    for _ in range(2):
+        half = (height + 1) // 2
+        height = half if half >= 8 else height
+    return height
+
+
+def _check_size(size: tuple[int, int], factor: int) -> None:
+    """Refuses pictures that are not whole latents; the denoiser itself takes any number of them."""
+    if any(side < factor or side % factor for side in size):
+        smaller = tuple(max(side // factor, 1) * factor for side in size)
+        larger = tuple(max(-(-side // factor), 1) * factor for side in size)
+        raise UserError(
+            f"pictures of {size[0]} by {size[1]} pixels do not go into latents of {factor}; the "
+            f"nearest that do are {smaller[0]} by {smaller[1]} and {larger[0]} by {larger[1]}"
+        )
+
+
 def _check_family(name: str, unet: Any, vae: Any, text_encoder: Any) -> None:
-    """Refuses denoisers that want more than latents, level and one text."""
+    """Refuses denoisers that want more than latents, level, one text and a picture to inpaint."""
     wrong = {
         "an embedded guidance scale": unet.config.time_cond_proj_dim is not None,
         "more conditions than the text (SDXL and its like)": (
             unet.config.addition_embed_type is not None or unet.config.class_embed_type is not None
         ),
-        "other latents than its autoencoder's (inpainting and its like)": (
-            unet.config.in_channels != vae.config.latent_channels
-        ),
+        "other latents than its autoencoder's": unet.config.in_channels
+        not in (vae.config.latent_channels, 2 * vae.config.latent_channels + 1),
         "another text encoder": (
             unet.config.cross_attention_dim != text_encoder.config.hidden_size
         ),
