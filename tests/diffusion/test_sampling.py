@@ -404,3 +404,26 @@ def test_attention_is_the_running_mean_and_its_peak_is_kept():
     assert drawn.attention is not None and drawn.presence is not None
     torch.testing.assert_close(drawn.presence, torch.full((2,), 0.6))
     assert (drawn.attention[..., :2] == 1).all() and (drawn.attention[..., 2:] == 0).all()
+
+
+def test_masks_and_objects_reach_the_estimate():
+    mask = torch.tensor([[[0, 255], [1, 2]]]).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    region = (mask.unsqueeze(1) == 1).float()
+    batch = replace(gaussian.batch(gaussian.World(), ["red"]), target=mask, region=region)
+    seen: list[Estimate] = []
+    sample(batch, on_step=seen.append)
+    for estimate in seen:
+        assert torch.equal(estimate.target, mask)
+        assert estimate.region is not None and torch.equal(estimate.region, region)
+
+
+def test_an_estimate_for_another_target_is_made_only_once():
+    batch, task = gaussian.batch(gaussian.World(), ["red"]), gaussian.Colours()
+    seen: list[Estimate] = []
+    sample(batch, on_step=seen.append)
+    other = seen[0].aiming(torch.tensor([2]))
+    assert other.target.item() == 2 and seen[0].target.item() == 0
+    assert other.prediction(task) is seen[0].prediction(task)
+    assert other.images is seen[0].images
+    assert (batch.model.decodes, task.calls) == (1, 1)
+    assert other.detached().images.data_ptr() == other.images.data_ptr()

@@ -1,7 +1,7 @@
 """What the tests of guidance stand on: plain objectives, a world that takes notes, final values."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,14 @@ from activegen.diffusion.sampling import (
     Term,
     sample,
 )
-from activegen.guidance import Ascend, MemoryBank, Objective, ReferencePull
+from activegen.guidance import (
+    Ascend,
+    MemoryBank,
+    Objective,
+    ReferencePull,
+    SegmentConsistency,
+)
+from activegen.records import IGNORE, Prediction
 
 
 class Notes(gaussian.World):
@@ -52,6 +59,33 @@ class Near(Objective):
         return -0.5 * (estimate.clean - self.goal).square().flatten(1).sum(1)
 
 
+@dataclass
+class Pixels:
+    """A segmenter: logits are minus the squared distance of a pixel's colour, times sharpness."""
+
+    sharpness: float = 10.0
+    calls: int = 0
+
+    def predict(self, images: Tensor) -> Prediction:
+        self.calls += 1
+        colours = torch.tensor(list(gaussian.COLOURS.values())).view(1, 3, 3, 1, 1)
+        logits = -self.sharpness * (images.unsqueeze(1) - colours).square().sum(2)
+        return Prediction(logits.unsqueeze(0), images.unsqueeze(0))
+
+
+def of_scenes(batch: Batch) -> Batch:
+    """The same with masks: the class of the image to the left, which is the object; the next class
+    to the right; nothing in the last row.
+    """
+    size = batch.noise.shape[2:]
+    target = batch.target.view(-1, 1, 1).repeat(1, *size)
+    target[..., size[1] // 2 :] = (target[..., size[1] // 2 :] + 1) % len(gaussian.NAMES)
+    target[:, -1] = IGNORE
+    region = torch.zeros(len(target), 1, *size)
+    region[..., : size[1] // 2] = 1
+    return replace(batch, target=target, region=region)
+
+
 class Spy:
     """A term around another that keeps what its steering was given."""
 
@@ -76,21 +110,32 @@ def level(index: int = 5, count: int = 10) -> Level:
     return gaussian.batch(gaussian.World(), sampling=Sampling(count)).solver().levels[index]
 
 
-def estimate(clean: Tensor, target: Sequence[int], attention: Tensor | None = None) -> Estimate:
+def estimate(
+    clean: Tensor,
+    target: Sequence[int] | Tensor,
+    attention: Tensor | None = None,
+    region: Tensor | None = None,
+) -> Estimate:
     """By hand, half-way."""
     world = gaussian.World()
-    words = [gaussian.NAMES[t] for t in target]
+    words = ["red"] * len(clean)
     conditioning = world.condition(words, words)
-    return Estimate(
-        level(), clean, clean, conditioning, attention, torch.tensor(target), world.full
-    )
+    wanted = torch.as_tensor(target)
+    return Estimate(level(), clean, clean, conditioning, attention, wanted, world.full, region)
 
 
 def final(objective: Objective, drawn: Drawn, batch: Batch) -> Tensor:
     """The objective of what was drawn."""
     last = batch.solver().levels[-1]
     whole = Estimate(
-        last, drawn.latents, drawn.latents, batch.conditioning, None, batch.target, batch.model.full
+        last,
+        drawn.latents,
+        drawn.latents,
+        batch.conditioning,
+        None,
+        batch.target,
+        batch.model.full,
+        batch.region,
     )
     return objective.value(whole)
 
@@ -113,7 +158,7 @@ def bank(world: gaussian.World, count: int = 6) -> MemoryBank:
     return MemoryBank.of(pairs)
 
 
-def checked_with(term: Ascend | ReferencePull, **words: str) -> None:
+def checked_with(term: Ascend | ReferencePull | SegmentConsistency, **words: str) -> None:
     """The term's own check of words, which the tests' type checker would forestall."""
     for name, word in words.items():
         object.__setattr__(term, name, word)

@@ -1,5 +1,6 @@
 """What every way of steering promises; an addition is tested by being listed in CASES."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,21 +17,33 @@ from activegen.guidance import (
     Adversarial,
     Ascend,
     Attention,
+    Background,
     During,
     Every,
     Everywhere,
     Informative,
+    Inpaint,
+    Inside,
+    Labelled,
+    Object,
     Objective,
+    Recurrence,
     ReferencePull,
     Repulsion,
+    SegmentConsistency,
+    TargetWindow,
+    TeacherAnchor,
+    TeacherStudent,
     Weighted,
 )
 from activegen.records import UserError
-from activegen.scores import entropy
+from activegen.scores import entropy, expected_model_change
 from guidance import seams
 
 STEPS = 8
 TASK = gaussian.Colours()
+PIXELS = seams.Pixels()
+TEACHER = seams.Pixels(4.0)
 BANK = seams.bank(gaussian.World())
 GREY = 0.5
 
@@ -44,13 +57,21 @@ class Case:
     covers: set[str]
     guidance: Callable[[float], list]
     wanted: Objective
-    guided: range = range(STEPS)  # the steps with a gradient
+    guided: range = range(STEPS)  # the calls of the denoiser with a gradient
     scheduler: str = "ddim"
+    scenes: bool = False  # with masks and objects
+    calls: int = STEPS
 
 
 ENTROPY = Informative(TASK, entropy)
 ADVERSARIAL = Adversarial(TASK)
 REPULSION = Repulsion(BANK, margin=1.5)
+OF_PIXELS = Informative(PIXELS, entropy)
+INSIDE = Inside(Object(), OF_PIXELS)
+WINDOW = TargetWindow(0.5, 0.6, ENTROPY)
+ANCHOR, LOOSE = TeacherAnchor(TEACHER, 0.1), TeacherAnchor(TEACHER, 1.0)
+STUDENT = TeacherStudent(PIXELS, TEACHER, 0.5)
+ALIKE = SegmentConsistency(PIXELS)
 CASES = {
     "entropy of latents": Case({"ascend", "informative"}, ascend(ENTROPY), ENTROPY),
     "through the decoder": Case({"ascend"}, ascend(ENTROPY, through="decoder"), ENTROPY),
@@ -100,6 +121,67 @@ CASES = {
         guided=range(0),
         scheduler="ddpm",
     ),
+    "pull of the background": Case(
+        {"reference_pull", "background"},
+        lambda strength: [ReferencePull(Background(), until=math.inf, strength=strength)],
+        seams.Near(GREY),
+        guided=range(0),
+        scenes=True,
+    ),
+    "inpaint": Case(
+        {"inpaint"},
+        lambda strength: [Inpaint()] if strength else [],
+        seams.Near(GREY),
+        guided=range(0),
+        scenes=True,
+    ),
+    "object": Case({"inside", "object"}, ascend(INSIDE, region=Object()), INSIDE, scenes=True),
+    "labelled": Case({"labelled"}, ascend(OF_PIXELS, region=Labelled()), OF_PIXELS, scenes=True),
+    "model change": Case(
+        {"informative"},
+        ascend(Informative(PIXELS, expected_model_change)),
+        Informative(PIXELS, expected_model_change),
+        scenes=True,
+    ),
+    "target window": Case({"target_window"}, ascend(WINDOW), WINDOW),
+    "teacher anchor": Case({"teacher_anchor"}, ascend(ANCHOR), ANCHOR, scenes=True),
+    "teacher and student": Case({"teacher_student"}, ascend(STUDENT), STUDENT, scenes=True),
+    "segments": Case({"segment_consistency"}, ascend(ALIKE), ALIKE, scenes=True),
+    "recurrence": Case(
+        {"recurrence"},
+        lambda strength: [*ascend(ENTROPY)(strength), Recurrence(3 if strength else 1)],
+        ENTROPY,
+        guided=range(3 * STEPS),
+        calls=3 * STEPS,
+    ),
+    "recurrence with fresh noise": Case(
+        {"recurrence", "during"},
+        lambda strength: [
+            *ascend(ENTROPY, "conditioning")(strength),
+            During(0.25, 0.5, Recurrence(2 if strength else 1)),
+        ],
+        ENTROPY,
+        guided=range(STEPS + 2),
+        scheduler="euler_ancestral",
+        calls=STEPS + 2,
+    ),
+    "an object, all together": Case(
+        {"ascend", "inpaint"},
+        lambda strength: [
+            Ascend(
+                "latents",
+                "decoder",
+                (INSIDE, Weighted(0.01, Inside(Object(), ALIKE)), Inside(Object(), LOOSE)),
+                0.05 * strength,
+                region=Object(),
+            ),
+            *([Inpaint(), Every(4, Recurrence(2))] if strength else []),
+        ],
+        INSIDE,
+        guided=range(STEPS + 2),
+        scenes=True,
+        calls=STEPS + 2,
+    ),
     "everything": Case(
         {"reference_pull", "ascend"},
         lambda strength: [
@@ -126,7 +208,8 @@ def batch(case: Case, model=None, words=("red", "green", "blue"), seeds=(3, 4, 5
     sampling = Sampling(STEPS, 1.0, case.scheduler)
     model = model or gaussian.World()
     reference = torch.full((len(words), *model.noise_shape), GREY)
-    return gaussian.batch(model, words, seeds, sampling, reference)
+    made = gaussian.batch(model, words, seeds, sampling, reference)
+    return seams.of_scenes(made) if case.scenes else made
 
 
 def real(case: Case, model, words: list[str], seeds: list[int]) -> Batch:
@@ -177,18 +260,20 @@ def test_one_forward_one_backward_one_decode_one_prediction_a_step(case, monkeyp
         torch.autograd, "grad", lambda *a, **k: backwards.append(1) or grad(*a, **k)
     )
     world = seams.Notes()
-    TASK.calls = 0
+    tasks = (TASK, PIXELS, TEACHER)
+    for task in tasks:
+        task.calls = 0
     drawn = sample(batch(case, world), case.guidance(1.0))
-    assert drawn.calls == world.calls == STEPS
+    assert drawn.calls == world.calls == case.calls
     assert len(backwards) == len(case.guided)
     assert world.decodes <= len(case.guided)
-    assert TASK.calls <= len(case.guided)
+    assert all(task.calls <= len(case.guided) for task in tasks)
 
 
 def test_steps_without_a_gradient_run_in_inference_mode(case):
     world = seams.Notes()
     sample(batch(case, world), case.guidance(1.0))
-    assert world.inference == [index not in case.guided for index in range(STEPS)]
+    assert world.inference == [call not in case.guided for call in range(case.calls)]
 
 
 REAL = ["entropy of latents", "text within a radius", "pull", "ancestral pull"]

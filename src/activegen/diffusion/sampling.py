@@ -3,14 +3,15 @@
     levels, denoise, estimate, steer, step
 
 A *term* is a frozen value that begins a *steering* for each batch. All steerings of a step share
-one denoiser forward, at most one backward, one decode and one forward per task model. Steps without
-an active gradient run in inference mode. With no terms the result is the diffusers pipeline's.
+one denoiser forward, at most one backward, one decode and one forward per task model; a step that
+is carried out several times needs them for each pass. Steps without an active gradient run in
+inference mode. With no terms the result is the diffusers pipeline's.
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -21,7 +22,7 @@ from activegen.diffusion.attention import normalised
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.levels import Level, Solver, scheduler
 from activegen.diffusion.model import Conditioning, DiffusionModel
-from activegen.records import Images, Latents, Prediction, TaskModel, UserError
+from activegen.records import Images, Latents, Prediction, Target, TaskModel, UserError
 
 Variable = Literal["latents", "conditioning", "clean"]
 Route = Literal["denoiser", "decoder"]
@@ -54,8 +55,9 @@ class Batch:
         noise: at the start, one seed an image.
         rngs: one generator an image, after ``noise`` was drawn.
         conditioning: before any steering.
-        target: class ids.
+        target: class ids, or masks of class ids as large as the pictures; 255 there is ignored.
         reference: latents of the real images to steer towards, where there are any.
+        region: the object that is drawn anew, 0 to 1, as large as the pictures.
     """
 
     model: DiffusionModel
@@ -63,8 +65,9 @@ class Batch:
     noise: Latents
     rngs: tuple[torch.Generator, ...]
     conditioning: Conditioning
-    target: Int[Tensor, " b"]
+    target: Target
     reference: Latents | None = None
+    region: Float[Tensor, "b 1 height width"] | None = None
 
     def solver(self) -> Solver:
         """A fresh one."""
@@ -86,8 +89,9 @@ class Estimate:
         clean: E[z_0 | z_t].
         conditioning: of this step.
         attention: running mean of the class word's raw maps, where somebody asked for them.
-        target: class ids.
+        target: class ids, or masks of them.
         decode: latents to pictures.
+        region: of the object that is drawn anew, where the batch has one.
     """
 
     def __init__(
@@ -97,18 +101,24 @@ class Estimate:
         clean: Latents,
         conditioning: Conditioning,
         attention: Float[Tensor, "b h_a w_a"] | None,
-        target: Int[Tensor, " b"],
+        target: Target,
         decode: Decoder,
+        region: Float[Tensor, "b 1 height width"] | None = None,
     ):
         self.level, self.latents, self.clean = level, latents, clean
         self.conditioning, self.attention, self.target = conditioning, attention, target
+        self.region = region
         self._decode = decode
+        # shared with the copies of :meth:`aiming`, whoever asks first
+        self._images: list[Images] = []
         self._predictions: dict[int, Prediction] = {}
 
-    @cached_property
+    @property
     def images(self) -> Images:
         """Decoded, about 0 to 1."""
-        return self._decode(self.clean)
+        if not self._images:
+            self._images.append(self._decode(self.clean))
+        return self._images[0]
 
     def prediction(self, task: TaskModel) -> Prediction:
         """What a task model says of the images."""
@@ -116,13 +126,18 @@ class Estimate:
             self._predictions[id(task)] = task.predict(self.images.clamp(0, 1))
         return self._predictions[id(task)]
 
+    def aiming(self, target: Target) -> "Estimate":
+        """The same for another target; images and predictions are still made only once."""
+        other = copy.copy(self)
+        other.target = target
+        return other
+
     def detached(self) -> "Estimate":
         """The same without its graph; what was made already is kept."""
         other = copy.copy(self)
         other.latents, other.clean = self.latents.detach(), self.clean.detach()
         other.conditioning = self.conditioning.with_text(self.conditioning.text.detach())
-        if "images" in other.__dict__:
-            other.__dict__["images"] = self.images.detach()
+        other._images = [images.detach() for images in self._images]
         other._predictions = {k: _detached(p) for k, p in self._predictions.items()}
         return other
 
@@ -151,6 +166,10 @@ class Steering:
     def wants_attention(self, level: Level) -> bool:
         """Reads ``estimate.attention`` in this step."""
         return False
+
+    def passes(self, level: Level) -> int:
+        """How often the step that starts here is carried out, noised again in between."""
+        return 1
 
     def gradient(self, level: Level) -> tuple[Variable, Route] | None:
         """Of what, and through what, it needs the gradient of :meth:`objective`."""
@@ -230,7 +249,7 @@ def sample(
         batch: what to draw.
         guidance: terms, carried out in this order.
         decoder: for the pictures that gradients see; the model's own by default.
-        on_step: sees each step's estimate, after the moves were computed.
+        on_step: sees the estimate of each pass of each step, after the moves were computed.
 
     Raises:
         UserError: two terms want a gradient in the same step.
@@ -248,6 +267,10 @@ def sample(
     sampled = solver.start(batch.noise.to(batch.model.device))
     for level in solver.levels:
         active = [s for s in steerings if s.active(level)]
+        for _ in range(max((s.passes(level) for s in active), default=1) - 1):
+            once = copy.deepcopy(solver)  # solvers count their steps
+            there = _step(batch, once, level, sampled, active, state, decoder, on_step)
+            sampled = _noised_again(batch, solver, level, there)
         sampled = _step(batch, solver, level, sampled, active, state, decoder, on_step)
     with torch.inference_mode():
         images = batch.model.decode(sampled)
@@ -260,6 +283,17 @@ def sample(
         skipped=state.skipped,
         calls=state.calls,
     )
+
+
+@torch.inference_mode()
+def _noised_again(batch: Batch, solver: Solver, level: Level, sampled: Tensor) -> Tensor:
+    """From the next level back to this one, by one step of the forward process."""
+    alpha, sigma = solver.arrival(level.index + 1)
+    share = level.alpha / alpha
+    added = math.sqrt(max(level.sigma**2 - (share * sigma) ** 2, 0))
+    fresh = torch.stack([torch.randn(batch.noise.shape[1:], generator=rng) for rng in batch.rngs])
+    latents = solver.scaled(sampled, level.index + 1)
+    return solver.state(share * latents + added * fresh.to(latents), level.index)
 
 
 def _step(
@@ -336,7 +370,14 @@ def _estimate(
     if climber is not None and followed is None:
         clean = followed = clean.detach().clone().requires_grad_()
     estimate = Estimate(
-        level, latents, clean, conditioning, maps, batch.target, decoder or batch.model.full
+        level,
+        latents,
+        clean,
+        conditioning,
+        maps,
+        batch.target,
+        decoder or batch.model.full,
+        batch.region,
     )
     return estimate, output, followed
 

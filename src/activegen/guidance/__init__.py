@@ -6,16 +6,37 @@ over the tables.
 """
 
 from activegen.guidance.ascend import Ascend
+from activegen.guidance.inpaint import Inpaint
 from activegen.guidance.memory_bank import MemoryBank
-from activegen.guidance.objectives import Adversarial, Informative, Objective, Repulsion, Weighted
+from activegen.guidance.objectives import (
+    Adversarial,
+    Informative,
+    Inside,
+    Objective,
+    Repulsion,
+    TargetWindow,
+    Weighted,
+)
+from activegen.guidance.recurrence import Recurrence
 from activegen.guidance.reference_pull import ReferencePull
-from activegen.guidance.regions import Attention, Everywhere, Region
+from activegen.guidance.regions import (
+    Attention,
+    Background,
+    Everywhere,
+    Labelled,
+    Object,
+    Region,
+)
+from activegen.guidance.segment_consistency import SegmentConsistency
+from activegen.guidance.teachers import TeacherAnchor, TeacherStudent
 from activegen.guidance.windows import During, Every
 
 TERMS: dict[str, type] = {
     "ascend": Ascend,
     "during": During,
     "every": Every,
+    "inpaint": Inpaint,
+    "recurrence": Recurrence,
     "reference_pull": ReferencePull,
 }
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -23,10 +44,21 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "during": During,
     "every": Every,
     "informative": Informative,
+    "inside": Inside,
     "repulsion": Repulsion,
+    "segment_consistency": SegmentConsistency,
+    "target_window": TargetWindow,
+    "teacher_anchor": TeacherAnchor,
+    "teacher_student": TeacherStudent,
     "weighted": Weighted,
 }
-REGIONS: dict[str, type[Region]] = {"attention": Attention, "everywhere": Everywhere}
+REGIONS: dict[str, type[Region]] = {
+    "attention": Attention,
+    "background": Background,
+    "everywhere": Everywhere,
+    "labelled": Labelled,
+    "object": Object,
+}
 
 __all__ = [
     "OBJECTIVES",
@@ -35,14 +67,24 @@ __all__ = [
     "Adversarial",
     "Ascend",
     "Attention",
+    "Background",
     "During",
     "Every",
     "Everywhere",
     "Informative",
+    "Inpaint",
+    "Inside",
+    "Labelled",
     "MemoryBank",
+    "Object",
     "Objective",
+    "Recurrence",
     "ReferencePull",
     "Region",
     "Repulsion",
+    "SegmentConsistency",
+    "TargetWindow",
+    "TeacherAnchor",
+    "TeacherStudent",
     "Weighted",
 ]

@@ -81,7 +81,8 @@ class _Ascending(Steering):
         return self.term.step != 0 and any(o.active(level) for o in self.term.objectives)
 
     def wants_attention(self, level: Level) -> bool:
-        return self.term.region.wants_attention
+        wanting = (o for o in self.term.objectives if o.active(level) and o.wants_attention(level))
+        return self.term.region.wants_attention or any(wanting)
 
     def gradient(self, level: Level) -> tuple[Variable, Route] | None:
         return self.term.of, self.term.through

@@ -3,6 +3,7 @@
 Any score is an objective through :class:`Informative`; windows and weights are wrappers.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -13,8 +14,9 @@ from torch import Tensor
 from activegen.diffusion.levels import Level
 from activegen.diffusion.sampling import Estimate
 from activegen.guidance.memory_bank import MemoryBank
-from activegen.records import Score, TaskModel
-from activegen.scores import cross_entropy
+from activegen.guidance.regions import Region
+from activegen.records import Score, Target, TaskModel, UserError
+from activegen.scores import cross_entropy, per_image, within
 
 
 class Objective(ABC):
@@ -24,6 +26,10 @@ class Objective(ABC):
         """Counts in the step that starts here."""
         return True
 
+    def wants_attention(self, level: Level) -> bool:
+        """Reads ``estimate.attention`` in this step."""
+        return False
+
     @abstractmethod
     def value(self, estimate: Estimate) -> Float[Tensor, " b"]:
         """One number per image, higher = more wanted; differentiable."""
@@ -31,10 +37,21 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class Informative(Objective):
-    """Any active-learning score of the estimate under a task model."""
+    """Any active-learning score of the estimate under a task model.
+
+    Raises:
+        UserError: the score has no gradient.
+    """
 
     task: TaskModel
     score: Score
+
+    def __post_init__(self):
+        if not getattr(self.score, "differentiable", True):
+            raise UserError(
+                f"{self.score} has no gradient and cannot steer; rank finished images with it, or "
+                "steer with 'disagreement'"
+            )
 
     def value(self, estimate: Estimate) -> Float[Tensor, " b"]:
         """The score."""
@@ -43,16 +60,16 @@ class Informative(Objective):
 
 @dataclass(frozen=True)
 class Adversarial(Objective):
-    """Cross-entropy of the classifier in training, up to a cap.
+    """Cross-entropy of the model in training, up to a cap; of a mask, pixel by pixel.
 
-        min(CE(task(image), target), cap)
+        mean over pixels of min(CE(task(image), target), cap)
 
     Huang et al. (2024), https://arxiv.org/abs/2403.06517, whose L_adv is minus this.
     Differs from their paper in the cap (ours): beyond it an image is hard enough, and more would
     only leave the class. Differs from their code, which normalises the image twice.
 
     Args:
-        task: the classifier.
+        task: the model in training.
         cap: in nats; the default is the loss of a target at 10 % probability.
     """
 
@@ -61,7 +78,8 @@ class Adversarial(Objective):
 
     def value(self, estimate: Estimate) -> Float[Tensor, " b"]:
         """Capped cross-entropy, in nats."""
-        return cross_entropy(estimate.prediction(self.task), estimate.target).clamp(max=self.cap)
+        values = cross_entropy.map(estimate.prediction(self.task), estimate.target)
+        return per_image(values.clamp(max=self.cap), estimate.target)
 
 
 @dataclass(frozen=True)
@@ -88,7 +106,13 @@ class Repulsion(Objective):
         return len(self.bank.latents) > 0
 
     def value(self, estimate: Estimate) -> Float[Tensor, " b"]:
-        """0 when far from everything, negative when near."""
+        """0 when far from everything, negative when near.
+
+        Raises:
+            UserError: the targets are masks.
+        """
+        if estimate.target.ndim > 1:
+            raise UserError("repulsion compares images of one class, and a mask has several")
         values = []
         for clean, target in zip(estimate.clean, estimate.target.tolist(), strict=True):
             others = self.bank.of_class(target)
@@ -103,8 +127,22 @@ class Repulsion(Objective):
         return torch.stack(values)
 
 
+class Wrapped(Objective):
+    """Something made of another objective, active when that is."""
+
+    inner: Objective
+
+    def active(self, level: Level) -> bool:
+        """As the inner one."""
+        return self.inner.active(level)
+
+    def wants_attention(self, level: Level) -> bool:
+        """As the inner one."""
+        return self.inner.wants_attention(level)
+
+
 @dataclass(frozen=True)
-class Weighted(Objective):
+class Weighted(Wrapped):
     """``weight`` times another objective; a negative weight descends."""
 
     weight: float
@@ -117,3 +155,72 @@ class Weighted(Objective):
     def value(self, estimate: Estimate) -> Float[Tensor, " b"]:
         """Weighted."""
         return self.weight * self.inner.value(estimate)
+
+
+@dataclass(frozen=True)
+class TargetWindow(Wrapped):
+    """Minus the distance of another objective to a window; 0 inside.
+
+        - relu(low - value) - relu(value - high)
+
+    Against unbounded ascent, which Kniesel et al. (2025), https://arxiv.org/abs/2503.09221,
+    Figure 5, saw destroy the class. Ours. ``high`` infinite stops where ``low`` is reached, ``low``
+    equal to ``high`` aims at a number; moves have a fixed length, so the end is met to within one.
+
+    Args:
+        low: end of the window, in units of the inner objective.
+        high: the other end.
+        inner: what shall come into it.
+
+    Raises:
+        UserError: the ends are in the wrong order, or both infinite.
+    """
+
+    low: float
+    high: float
+    inner: Objective
+
+    def __post_init__(self):
+        if not self.low <= self.high:
+            raise UserError(f"a window from {self.low} to {self.high} is empty; swap the two")
+        if math.isinf(self.low) and math.isinf(self.high):
+            raise UserError(f"a window from {self.low} to {self.high} wants nothing; give one end")
+
+    def value(self, estimate: Estimate) -> Float[Tensor, " b"]:
+        """0 inside, negative outside."""
+        value = self.inner.value(estimate)
+        return -torch.relu(self.low - value) - torch.relu(value - self.high)
+
+
+@dataclass(frozen=True)
+class Inside(Wrapped):
+    """Another objective of the pixels in a region alone; what is outside counts as ignored.
+
+    Kniesel et al. (2025), https://arxiv.org/abs/2503.09221, measure "generated objects" in
+    Figure 4. To keep the move inside as well, give the region to ``Ascend``.
+
+    Args:
+        region: where, at one half and above.
+        inner: an objective of masks.
+
+    Raises:
+        UserError: in a step of a batch whose targets are no masks.
+    """
+
+    region: Region
+    inner: Objective
+
+    def wants_attention(self, level: Level) -> bool:
+        """Where the region or the inner one does."""
+        return self.region.wants_attention or self.inner.wants_attention(level)
+
+    def value(self, estimate: Estimate) -> Float[Tensor, " b"]:
+        """Of the inner one."""
+        return self.inner.value(estimate.aiming(self._target(estimate)))
+
+    def _target(self, estimate: Estimate) -> Target:
+        target = estimate.target
+        if target.ndim != 3:
+            raise UserError("Inside needs masks for targets; a class has no place in the picture")
+        size = (target.shape[1], target.shape[2])
+        return within(target, self.region.sized(estimate, size))

@@ -30,7 +30,8 @@ class ReferencePull:
 
     Args:
         mask: where; ``Everywhere()`` is their "image guidance" without the mask.
-        until: progress at which the weight is one half; smaller keeps less of the reference.
+        until: progress at which the weight is one half; smaller keeps less of the reference, and
+            ``math.inf`` pulls with the whole strength at every step.
         width: of the sigmoid, in progress.
         strength: 0 to 1; 1 as in the paper, 0 = unguided.
         trajectory: "deterministic" noises the reference with the image's own first noise (ours);

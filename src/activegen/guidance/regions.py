@@ -1,15 +1,19 @@
-"""Where to steer: masks on the latents, 0 to 1."""
+"""Where to steer: masks on latents or pictures, 0 to 1."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from activegen.diffusion.attention import normalised, resized
 from activegen.diffusion.sampling import Estimate
+from activegen.records import IGNORE, UserError
+
+Size = tuple[int, int]
 
 
 class Region(ABC):
@@ -18,20 +22,79 @@ class Region(ABC):
     wants_attention: ClassVar[bool] = False
 
     @abstractmethod
+    def sized(self, estimate: Estimate, size: Size) -> Float[Tensor, "b 1 h w"]:
+        """With this height and width, 0 to 1."""
+
     def mask(self, estimate: Estimate) -> Float[Tensor, "b 1 h w"]:
         """On the latents, 0 to 1."""
+        return self.sized(estimate, (estimate.clean.shape[2], estimate.clean.shape[3]))
 
 
 @dataclass(frozen=True)
 class Everywhere(Region):
     """The whole picture."""
 
-    def mask(self, estimate: Estimate) -> Float[Tensor, "b 1 h w"]:
+    def sized(self, estimate: Estimate, size: Size) -> Float[Tensor, "b 1 h w"]:
         """Ones."""
-        return torch.ones_like(estimate.clean[:, :1])
+        return estimate.clean.new_ones(len(estimate.clean), 1, *size)
 
 
 EVERYWHERE = Everywhere()
+
+
+@dataclass(frozen=True)
+class Object(Region):
+    """The object that is drawn anew: ``Batch.region``, its share in each latent.
+
+    Kniesel et al. (2025), https://arxiv.org/abs/2503.09221, outline such objects in Figure 3; how
+    they come to the latents' size is not known to us, the share is ours.
+
+    Raises:
+        UserError: in a step of a batch without a region.
+    """
+
+    def sized(self, estimate: Estimate, size: Size) -> Float[Tensor, "b 1 h w"]:
+        """Mean over the pixels of each place."""
+        if estimate.region is None:
+            raise UserError(
+                "no object is marked in these images; ask for an object of a mask (part 1 and on), "
+                "or take another region"
+            )
+        return _shares(estimate.region.to(estimate.clean), size)
+
+
+OBJECT = Object()
+
+
+@dataclass(frozen=True)
+class Background(Region):
+    """All but the object that is drawn anew.
+
+    Raises:
+        UserError: in a step of a batch without a region.
+    """
+
+    def sized(self, estimate: Estimate, size: Size) -> Float[Tensor, "b 1 h w"]:
+        """One minus the object."""
+        return 1 - OBJECT.sized(estimate, size)
+
+
+BACKGROUND = Background()
+
+
+@dataclass(frozen=True)
+class Labelled(Region):
+    """Where the mask has a class: not 255. Ours.
+
+    Raises:
+        UserError: in a step of a batch whose targets are no masks.
+    """
+
+    def sized(self, estimate: Estimate, size: Size) -> Float[Tensor, "b 1 h w"]:
+        """Share of the labelled pixels of each place."""
+        if estimate.target.ndim == 1:
+            raise UserError("the labelled region needs masks for targets, and these are classes")
+        return _shares((estimate.target != IGNORE).unsqueeze(1).to(estimate.clean), size)
 
 
 @dataclass(frozen=True)
@@ -52,10 +115,9 @@ class Attention(Region):
     sharpness: float = 0.0
     released_code: bool = False
 
-    def mask(self, estimate: Estimate) -> Float[Tensor, "b 1 h w"]:
+    def sized(self, estimate: Estimate, size: Size) -> Float[Tensor, "b 1 h w"]:
         """From the maps of the steps so far."""
         assert estimate.attention is not None
-        size = (estimate.clean.shape[2], estimate.clean.shape[3])
         if self.released_code:
             steps = estimate.level.index + 1
             return 1 + resized(estimate.attention * steps, size).unsqueeze(1)
@@ -66,3 +128,7 @@ class Attention(Region):
 
 
 ATTENTION = Attention()
+
+
+def _shares(mask: Float[Tensor, "b 1 height width"], size: Size) -> Float[Tensor, "b 1 h w"]:
+    return F.interpolate(mask, size, mode="area")

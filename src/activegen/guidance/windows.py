@@ -30,6 +30,10 @@ class Windowed(Objective, Generic[Inner]):
         """Inside the window, and the inner objective's own windows."""
         return self.opens(level) and self._objective().active(level)
 
+    def wants_attention(self, level: Level) -> bool:
+        """As the inner objective."""
+        return self._objective().wants_attention(level)
+
     def value(self, estimate: Estimate) -> Float[Tensor, " b"]:
         """Of the inner objective."""
         return self._objective().value(estimate)
@@ -100,6 +104,9 @@ class _Within(Steering):
 
     def wants_attention(self, level: Level) -> bool:
         return self.inner.wants_attention(level)
+
+    def passes(self, level: Level) -> int:
+        return self.inner.passes(level)
 
     def gradient(self, level: Level) -> tuple[Variable, Route] | None:
         return self.inner.gradient(level)
