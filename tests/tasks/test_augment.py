@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch.nn import functional
 
-from activegen.records import UnknownWord
+from activegen.records import IGNORE, UnknownWord
 from activegen.tasks.augment import AUGMENTATIONS, TURN, augmentation
 from activegen.tasks.seeding import seeded
 
@@ -38,16 +39,73 @@ def test_flips_are_drawn_for_each_image():
 
 def test_turns_leave_oblong_images_in_their_shape():
     with seeded(0):
-        oblong = TURN(torch.rand(8, 3, 4, 6))
-        square = TURN(IMAGES)
+        (oblong,) = TURN((torch.rand(8, 3, 4, 6),))
+        (square,) = TURN((IMAGES,))
     assert oblong.shape == (8, 3, 4, 6)
     turned = [torch.equal(s, i.rot90(1, (1, 2))) for s, i in zip(square, IMAGES, strict=True)]
     assert 0 < sum(turned) < 16
 
 
-@pytest.mark.parametrize("name", ["land_cover", "photo"])
+@pytest.mark.parametrize("name", ["land_cover", "photo", "street"])
 def test_an_oblong_batch_keeps_its_shape(name):
     assert augmentation(name)(torch.rand(5, 3, 8, 14), 0, 0).shape == (5, 3, 8, 14)
+
+
+def scenes(count, side):
+    """Pictures in which a class is a brightness: two halves, their edge somewhere."""
+    across = torch.arange(side).expand(side, side)
+    edges = torch.arange(count) % (side // 2) + side // 4
+    masks = (across > edges.view(-1, 1, 1)).to(torch.uint8)
+    return masks[:, None].float().expand(-1, 3, -1, -1) * 0.8 + 0.1, masks
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_mask_moves_with_its_image(name):
+    images, masks = scenes(64, 16)
+    changed, moved = augmentation(name).joint(images, masks, 0, 0)
+    assert changed.shape == images.shape
+    assert moved.shape == masks.shape and moved.dtype == torch.uint8
+    assert set(moved.unique().tolist()) <= {0, 1, IGNORE}
+    assert torch.equal(changed, augmentation(name)(images, 0, 0))
+    if name != "none":
+        assert not torch.equal(moved, masks)
+    # wherever no edge is near, the brightness still tells the class
+    of_class = [functional.pad((moved == c).float(), (1,) * 4, value=1.0) for c in (0, 1)]
+    inside = torch.stack([-functional.max_pool2d(-m, 3, 1) for m in of_class]) > 0
+    bright = changed.mean(1)
+    dark_highest, bright_lowest = bright[inside[0]], bright[inside[1]]
+    assert len(dark_highest) and len(bright_lowest)
+    assert (dark_highest < 0.35).all() and (bright_lowest > 0.5).all()
+
+
+def test_a_cropped_mask_is_not_shifted_against_its_image():
+    images, masks = scenes(256, 32)
+    changed, moved = AUGMENTATIONS["photo"].changes[1]((images, masks))
+    found = (changed[:, 0] > 0.5).float().sum((1, 2)) / 32
+    told = moved.float().sum((1, 2)) / 32
+    assert not torch.equal(moved, masks)
+    assert (found - told).mean().abs() < 0.05
+
+
+def test_what_is_erased_or_beyond_the_edge_is_ignored():
+    images, masks = torch.full((32, 3, 16, 16), 0.4), torch.zeros(32, 16, 16, dtype=torch.uint8)
+    erase = AUGMENTATIONS["photo"].changes[3]
+    with seeded(0):
+        erased, left = erase((images, masks))
+    assert (left == IGNORE).any()
+    assert torch.equal(left == IGNORE, (erased == 0).all(1))
+    with seeded(0):
+        smaller, ignored = AUGMENTATIONS["street"].changes[1]((images, masks))
+    grey = (smaller > 0.45).all(1)
+    assert (ignored == IGNORE).any()
+    assert ((ignored == IGNORE) == grey).float().mean() > 0.98
+
+
+def test_classes_stay_as_they_are():
+    labels = torch.arange(16)
+    changed, same = augmentation("photo").joint(IMAGES, labels, 1, 2)
+    assert same is labels
+    assert torch.equal(changed, augmentation("photo")(IMAGES, 1, 2))
 
 
 def test_an_unknown_augmentation_is_answered_with_the_known_ones():

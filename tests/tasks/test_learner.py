@@ -5,13 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from activegen.records import UnknownWord, UserError
+from activegen.records import IGNORE, UnknownWord, UserError
 from activegen.tasks.classifier import Classifier
 from activegen.tasks.evaluate import evaluate
+from activegen.tasks.evaluate_masks import evaluate_masks
 from activegen.tasks.learner import Diverged, Learner, TrainSettings, weights_hash
 from activegen.tasks.networks import build
 from activegen.tasks.pool import Pool
 from activegen.tasks.seeding import seeded
+from activegen.tasks.segmenter import Segmenter
+from activegen.tasks.segmenters import build_segmenter
 
 SETTINGS = TrainSettings(
     steps=8,
@@ -35,6 +38,25 @@ def colours(count, seed=0, synthetic=0):
     marks = torch.arange(count) >= count - synthetic
     bytes_ = (images.clamp(0, 1) * 255).to(torch.uint8)
     return Pool(bytes_, labels, torch.ones(count), marks)
+
+
+def scenes(count, seed=0, synthetic=0):
+    """Noisy scenes of red and green patches, one corner ignored."""
+    rng = torch.Generator().manual_seed(seed)
+    masks = torch.randint(0, 2, (count, 4, 4), generator=rng)
+    masks = masks.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    images = torch.rand(count, 3, 16, 16, generator=rng) * 0.5
+    images[:, 0] += (masks == 0) * 0.4
+    images[:, 1] += (masks == 1) * 0.4
+    masks[:, :3, :3] = IGNORE
+    marks = torch.arange(count) >= count - synthetic
+    bytes_ = (images.clamp(0, 1) * 255).to(torch.uint8)
+    return Pool(bytes_, masks.to(torch.uint8), torch.ones(count), marks)
+
+
+def mask_learner(settings, seed=0):
+    with seeded(seed):
+        return Learner(build_segmenter("small", 2, 16), settings, "cpu")
 
 
 def learner(settings=SETTINGS, seed=0):
@@ -70,6 +92,35 @@ def test_interrupted_and_resumed_is_uninterrupted(tmp_path, optimiser, rate, amp
     assert second.train(pool, 8) == told
     assert weights_hash(second.model) == weights_hash(whole.model)
     assert weights_hash(second.averaged) == weights_hash(whole.averaged)
+
+
+@pytest.mark.parametrize("amp", ["no", "bf16"])
+def test_with_masks_too(tmp_path, amp):
+    settings = replace(SETTINGS, mixup=0.0, amp=amp, augmentation="photo")
+    pool = scenes(20, synthetic=5)
+    whole = mask_learner(settings)
+    whole.train(pool, 4)
+    told = whole.train(pool, 8)
+
+    first = mask_learner(settings)
+    first.train(pool, 4)
+    first.save(tmp_path / "state.safetensors")
+    torch.rand(17)  # somebody else draws in between
+    second = mask_learner(settings, seed=99)
+    second.load(tmp_path / "state.safetensors")
+    assert second.train(pool, 8) == told
+    assert weights_hash(second.model) == weights_hash(whole.model)
+    assert weights_hash(second.averaged) == weights_hash(whole.averaged)
+
+
+def test_it_learns_masks():
+    ours = mask_learner(TrainSettings(steps=30, batch_size=12, ema_decay=0.9, augmentation="flips"))
+    test = scenes(12, seed=1)
+    before = evaluate_masks(ours.model, test.images, test.labels).miou
+    ours.train(scenes(40), 30)
+    assert before < 0.6
+    assert evaluate_masks(ours.model, test.images, test.labels).miou > 0.85
+    assert evaluate_masks(ours.averaged, test.images, test.labels).miou > 0.85
 
 
 def test_training_does_not_touch_the_global_generator():
@@ -154,6 +205,69 @@ def test_the_loss_is_weighted_per_image():
     ours = Learner(Classifier(Constant(*odds), 2), TrainSettings(steps=1, batch_size=2), "cpu")
     loss = ours.train(pool, 1)["loss"]
     assert loss == pytest.approx(-(3 * math.log(0.8) + math.log(0.2)) / 4, abs=1e-6)
+
+
+class ConstantMap(nn.Module):
+    """The same logits for every pixel."""
+
+    def __init__(self, *logits):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits))
+
+    def forward(self, x):
+        return self.logits.view(1, -1, 1, 1).expand(len(x), -1, *x.shape[-2:])
+
+
+def mask_loss(masks, weights, **settings):
+    """Of one step with odds of 0.8 to 0.2."""
+    odds = torch.tensor([0.8, 0.2]).log().tolist()
+    count = len(masks)
+    images = torch.zeros(count, 3, *masks.shape[1:], dtype=torch.uint8)
+    pool = Pool(images, masks.to(torch.uint8), torch.tensor(weights), torch.zeros(count).bool())
+    settings = TrainSettings(steps=1, batch_size=count, **settings)
+    ours = Learner(Segmenter(ConstantMap(*odds), 2), settings, "cpu")
+    loss = ours.train(pool, 1)["loss"]
+    assert ours.model.network.logits.isfinite().all()
+    return loss
+
+
+def test_the_loss_of_a_mask_is_the_mean_of_the_pixels_that_count():
+    half = torch.tensor([[0, 0], [IGNORE, IGNORE]])
+    mixed = torch.tensor([[1, 0], [1, 1]])
+    ignored = torch.full((2, 2), IGNORE)
+    first, second = -math.log(0.8), -(math.log(0.8) + 3 * math.log(0.2)) / 4
+    assert mask_loss(torch.stack([half, mixed]), [3.0, 1.0]) == pytest.approx(
+        (3 * first + second) / 4, abs=1e-6
+    )
+    assert mask_loss(torch.stack([half, ignored]), [1.0, 1.0]) == pytest.approx(first / 2, abs=1e-6)
+    assert mask_loss(ignored[None], [1.0]) == 0
+    smooth = -0.9 * math.log(0.8) - 0.1 * (math.log(0.8) + math.log(0.2)) / 2
+    found = mask_loss(torch.stack([half, ignored]), [1.0, 1.0], label_smoothing=0.1)
+    assert found == pytest.approx(smooth / 2, abs=1e-6)
+
+
+def test_the_class_of_a_picture_may_be_255():
+    images = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    pool = Pool(images, torch.tensor([255]), torch.ones(1), torch.zeros(1).bool())
+    ours = Learner(Classifier(Constant(*[0.0] * 300), 300), TrainSettings(steps=1), "cpu")
+    assert ours.train(pool, 1)["loss"] == pytest.approx(math.log(300), abs=1e-5)
+
+
+def test_masks_are_not_mixed():
+    with pytest.raises(UserError, match="set mixup to 0"):
+        mask_learner(SETTINGS)
+
+
+def test_classes_are_for_classifiers_and_masks_for_segmenters():
+    settings = TrainSettings(steps=1)
+    with pytest.raises(UserError, match="a segmenter learns from masks"):
+        mask_learner(settings).train(colours(6), 1)
+    with pytest.raises(UserError, match="only a segmenter learns from"):
+        learner(settings).train(scenes(6), 1)
+    pool = scenes(6)
+    shifted = Pool(pool.images, pool.labels.clamp(max=253) + 1, pool.weights, pool.synthetic)
+    with pytest.raises(UserError, match=r"0 to 1.*or 255.*got 1 to 254"):
+        mask_learner(settings).train(shifted, 1)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change():

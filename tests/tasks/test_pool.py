@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from activegen.records import UserError
+from activegen.records import IGNORE, UserError
 from activegen.tasks.pool import Pool, gather, generated
 
 
@@ -20,6 +20,25 @@ class Few:
     def image(self, index):
         image = torch.full((3, 6, 9), index * 10, dtype=torch.uint8)
         return image if self.as_bytes else image.float() / 255
+
+    def target(self, index):
+        return torch.tensor(self.labels[index])
+
+
+@dataclass
+class Scene:
+    """One image, and its mask."""
+
+    mask: torch.Tensor
+
+    def __len__(self):
+        return 1
+
+    def image(self, index):
+        return torch.zeros(3, *self.mask.shape, dtype=torch.uint8)
+
+    def target(self, index):
+        return self.mask
 
 
 def a_pool(real, synthetic):
@@ -106,3 +125,44 @@ def test_an_empty_pool_says_so():
 def test_pools_of_different_sizes_do_not_join():
     with pytest.raises(UserError, match="size"):
         gather(Few([0]), 4) + gather(Few([0]), 5)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int64])
+def test_masks_are_resized_by_the_nearest_pixel(kind):
+    mask = torch.tensor([[0, 0, 7, 7], [0, 0, 7, 7], [IGNORE] * 4, [3] * 4], dtype=kind)
+    pool = gather(Scene(mask), 4)
+    assert pool.labels.dtype == torch.uint8
+    assert torch.equal(pool.labels[0], mask.to(torch.uint8))
+    smaller = gather(Scene(mask), (4, 2)).labels[0]
+    assert smaller.tolist() == [[0, 7], [0, 7], [IGNORE] * 2, [3] * 2]
+    larger = gather(Scene(mask), 8).labels[0]
+    assert torch.equal(larger, mask.to(torch.uint8).repeat_interleave(2, 0).repeat_interleave(2, 1))
+
+
+def test_masks_of_synthetic_images_join_those_of_real_ones():
+    real = gather(Scene(torch.ones(4, 6, dtype=torch.uint8)), (2, 3))
+    drawn = torch.zeros(2, 3, 8, 12, dtype=torch.uint8)
+    pool = real + generated(drawn, torch.full((2, 8, 12), 5, dtype=torch.uint8), (2, 3))
+    assert pool.labels.shape == (3, 2, 3)
+    assert pool.labels[:, 0, 0].tolist() == [1, 5, 5]
+    none = generated(drawn[:0], torch.zeros(0, 8, 12, dtype=torch.uint8), (2, 3))
+    assert len(pool + none) == 3 and (pool + none).labels.dtype == torch.uint8
+
+
+def test_classes_and_masks_do_not_join():
+    mask = torch.ones(4, 4, dtype=torch.uint8)
+    with pytest.raises(UserError, match="labelled by mask"):
+        gather(Few([0]), 4) + gather(Scene(mask), 4)
+
+
+def test_a_mask_that_does_not_fit_a_byte_is_told():
+    with pytest.raises(UserError, match="got 0 to 300"):
+        gather(Scene(torch.tensor([[0, 300]])), 4)
+
+
+def test_a_subset_may_hold_an_image_twice():
+    chosen = a_pool(3, 2).subset(torch.tensor([4, 1, 1]))
+    assert chosen.images[:, 0, 0, 0].tolist() == [200, 10, 10]
+    assert chosen.labels.tolist() == [0, 1, 1]
+    assert chosen.synthetic.tolist() == [True, False, False]
+    assert len(chosen.weights) == 3

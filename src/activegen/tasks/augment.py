@@ -1,28 +1,33 @@
-"""Augmentations by name, for whole batches of images in 0..1 on their device.
+"""Augmentations by name, for whole batches of images in 0..1, and of masks, on their device.
 
 The transforms are torchvision's, which draw their random numbers once per call. Flips and turns
 are drawn per image over the whole batch, erasing is called per image, a crop is shared by two
-neighbours and a colour jitter by four, so that a CPU core keeps up with a small network.
+neighbours and a colour jitter by four, so that a CPU core keeps up with a small network. A mask
+is moved with its image, by the nearest pixel; what an image has lost is ignored in its mask.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
+from jaxtyping import Integer
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
+from torchvision.tv_tensors import Mask
 
-from activegen.records import Images, choose
+from activegen.records import IGNORE, Images, choose
 from activegen.tasks.seeding import seeded
+
+Views = tuple[Tensor, ...]  # images (b, 3, h, w), and masks (b, h, w) where there are some
 
 
 @runtime_checkable
 class Change(Protocol):
     """One kind of change, drawn from torch's global generator."""
 
-    def __call__(self, images: Images, /) -> Images:
+    def __call__(self, views: Views, /) -> Views:
         """The changed batch."""
         ...
 
@@ -34,24 +39,29 @@ class Sometimes:
     probability: float
     change: Callable[[Tensor], Tensor]
 
-    def __call__(self, images: Images, /) -> Images:
+    def __call__(self, views: Views, /) -> Views:
         """The batch with some images changed."""
-        chosen = torch.rand(len(images), 1, 1, 1) < self.probability
-        return torch.where(chosen.to(images.device), self.change(images), images)
+        chosen = (torch.rand(len(views[0]), 1, 1, 1) < self.probability).to(views[0].device)
+        return tuple(
+            torch.where(chosen.view(-1, *(1,) * (view.ndim - 1)), self.change(view), view)
+            for view in views
+        )
 
 
 @dataclass(frozen=True)
 class PerGroup:
     """Call a torchvision transform, made for the image size, on every ``group`` neighbours."""
 
-    make: Callable[[tuple[int, int]], Callable[[Tensor], Tensor]]
+    make: Callable[[tuple[int, int]], Callable[[Any], Any]]
     group: int = 1
 
-    def __call__(self, images: Images, /) -> Images:
+    def __call__(self, views: Views, /) -> Views:
         """The changed batch."""
-        height, width = images.shape[-2:]
+        height, width = views[0].shape[-2:]
         transform = self.make((height, width))
-        return torch.cat([transform(group) for group in images.split(self.group)])
+        groups = zip(*(view.split(self.group) for view in views), strict=True)
+        changed = [transform((images, *map(Mask, masks))) for images, *masks in groups]
+        return tuple(torch.cat(parts) for parts in zip(*changed, strict=True))
 
 
 @dataclass(frozen=True)
@@ -62,20 +72,68 @@ class Augmentation:
 
     def __call__(self, images: Images, seed: int, step: int) -> Images:
         """Augmented images in 0..1; the same seed and step give the same ones."""
+        return self._changed((images,), seed, step)[0].clamp(0, 1)
+
+    def joint(
+        self, images: Images, target: Integer[Tensor, "b *space"], seed: int, step: int
+    ) -> tuple[Images, Integer[Tensor, "b *space"]]:
+        """The same, and masks moved with their images; classes stay as they are."""
+        if target.ndim == 1:
+            return self(images, seed, step), target
+        changed, masks = self._changed((images, target), seed, step)
+        return changed.clamp(0, 1), masks
+
+    def _changed(self, views: Views, seed: int, step: int) -> Views:
         with seeded(seed, "augment", step):
             for change in self.changes:
-                images = change(images)
-        return images.clamp(0, 1)
+                views = change(views)
+        return views
 
 
-def _quarter_turn(images: Tensor) -> Tensor:
-    square = images.shape[-1] == images.shape[-2]
-    return images.rot90(1, (-2, -1)) if square else images
+class _Crop(v2.RandomResizedCrop):
+    """torchvision takes masks by a rule that moves them up and left by half a pixel."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, Mask):
+            return super().transform(inpt, params)
+        mask, size = inpt.as_subclass(Tensor), cast(list[int], self.size)
+        nearest = v2.InterpolationMode.NEAREST_EXACT
+        return functional.resized_crop(mask, **params, size=size, interpolation=nearest)
+
+
+class _Erase(v2.RandomErasing):
+    """torchvision leaves masks as they are, which would ask for what cannot be seen."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, Mask):
+            return super().transform(inpt, params)
+        mask, hidden = inpt.as_subclass(Tensor).clone(), params["v"] is not None
+        top, left = params["i"], params["j"]
+        if hidden:
+            mask[..., top : top + params["h"], left : left + params["w"]] = IGNORE
+        return mask
+
+
+def _quarter_turn(view: Tensor) -> Tensor:
+    square = view.shape[-1] == view.shape[-2]
+    return view.rot90(1, (-2, -1)) if square else view
 
 
 def _crop(smallest: float) -> Change:
+    return PerGroup(lambda size: _Crop(size, (smallest, 1.0), antialias=True), group=2)
+
+
+def _zoom(smallest: float, largest: float) -> Change:
+    """Up to this much larger, or smaller with grey around: parts of the area before and after."""
+    fill = {Mask: IGNORE, "others": 0.5}
     return PerGroup(
-        lambda size: v2.RandomResizedCrop(size, (smallest, 1.0), antialias=True), group=2
+        lambda size: v2.Compose(
+            [
+                v2.RandomZoomOut(fill, (1.0, largest), p=0.5),
+                _Crop(size, (smallest, 1.0), antialias=True),
+            ]
+        ),
+        group=2,
     )
 
 
@@ -91,9 +149,8 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "none": Augmentation(),
     "flips": Augmentation((LEFT_RIGHT, UP_DOWN)),
     "land_cover": Augmentation((LEFT_RIGHT, UP_DOWN, TURN, _crop(0.7), _jitter(0.15))),
-    "photo": Augmentation(
-        (LEFT_RIGHT, _crop(0.7), _jitter(0.3), PerGroup(lambda _: v2.RandomErasing(0.25)))
-    ),
+    "photo": Augmentation((LEFT_RIGHT, _crop(0.7), _jitter(0.3), PerGroup(lambda _: _Erase(0.25)))),
+    "street": Augmentation((LEFT_RIGHT, _zoom(0.25, 1.5), _jitter(0.3))),
 }
 
 

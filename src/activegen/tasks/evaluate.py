@@ -1,5 +1,6 @@
 """How good a task model is on real labelled images."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -11,8 +12,9 @@ from torchmetrics.functional.classification import (
     multiclass_calibration_error,
 )
 
-from activegen.records import TaskModel, UserError
-from activegen.tasks.classifier import modes_kept
+from activegen.records import Images, TaskModel, UserError
+from activegen.tasks.pool import check_labels
+from activegen.tasks.task_network import modes_kept
 
 BINS = 15  # of the calibration error, equally wide in confidence
 
@@ -56,11 +58,7 @@ def evaluate(
     log_probabilities = log_predict(model, images, batch)
     classes = log_probabilities.shape[1]
     labels = labels.cpu().long()
-    if labels.min() < 0 or labels.max() >= classes:
-        raise UserError(
-            f"labels must be 0 to {classes - 1}, as the model has {classes} classes; "
-            f"got {int(labels.min())} to {int(labels.max())}"
-        )
+    check_labels(labels, classes)
     probabilities = log_probabilities.exp()
     per_class = multiclass_accuracy(probabilities, labels, classes, average="none")
     per_class[labels.bincount(minlength=classes) == 0] = torch.nan
@@ -75,21 +73,29 @@ def evaluate(
     )
 
 
-@torch.inference_mode()
 def log_predict(
     model: TaskModel, images: UInt8[Tensor, "n 3 h w"], batch: int = 256
 ) -> Float[Tensor, "n classes"]:
     """Log-probabilities on the CPU, of the mean over members, in evaluation mode."""
+    return torch.cat([part.cpu() for part in log_predictions(model, images, batch)])
+
+
+def log_predictions(
+    model: TaskModel, images: UInt8[Tensor, "n 3 h w"], batch: int
+) -> Iterator[Float[Tensor, "b classes *space"]]:
+    """The same batch by batch, on the model's device; its modes come back at the end."""
     device = _device(model, images)
-    found = []
     with modes_kept(model):
         if isinstance(model, nn.Module):
             model.eval()
         for part in images.split(batch):
-            logits = model.predict(part.to(device).float() / 255).logits
-            members = logits.log_softmax(2)
-            found.append((members.logsumexp(0) - torch.tensor(len(members)).log()).cpu())
-    return torch.cat(found)
+            yield _log_consensus(model, part.to(device).float() / 255)
+
+
+@torch.inference_mode()
+def _log_consensus(model: TaskModel, images: Images) -> Float[Tensor, "b classes *space"]:
+    members = model.predict(images).logits.log_softmax(2)
+    return members.logsumexp(0) - torch.tensor(len(members)).log()
 
 
 def _device(model: object, images: Tensor) -> torch.device:

@@ -12,24 +12,25 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from activegen.records import Images, UserError, choose
+from activegen.records import IGNORE, Images, UserError, choose
 from activegen.tasks.augment import augmentation
-from activegen.tasks.classifier import Classifier
-from activegen.tasks.pool import Pool
+from activegen.tasks.pool import Pool, check_labels
 from activegen.tasks.seeding import seeded
+from activegen.tasks.task_network import TaskNetwork
 
+Network = TypeVar("Network", bound=TaskNetwork)
 Parameters = list[dict[str, Any]]
 
 OPTIMISERS: dict[str, Callable[[Parameters, float], torch.optim.Optimizer]] = {
@@ -60,7 +61,7 @@ class TrainSettings:
         warmup_steps: in which the learning rate grows linearly from 0.
         schedule: "cosine" (to 0) or "constant", after the warmup.
         label_smoothing: 0 to below 1.
-        mixup: alpha of the Beta distribution of the mixing share; 0 is off.
+        mixup: alpha of the Beta distribution of the mixing share; 0 is off, as for masks it must.
         augmentation: a name in :data:`activegen.tasks.augment.AUGMENTATIONS`.
         ema_decay: of the averaged weights, below 1; 0 is off. Early on it is at most
             (1 + step) / (10 + step).
@@ -119,30 +120,35 @@ class TrainSettings:
         return self.learning_rate * SCHEDULES[self.schedule](progress)
 
 
-class Learner:
-    """A classifier that is being trained.
+class Learner(Generic[Network]):
+    """A classifier or segmenter that is being trained.
 
     Started by ``accelerate launch`` it trains on all devices at once: each process takes its
     share of every batch, and only the main one writes.
 
     Args:
-        classifier: what to train, in place; it is moved to the device.
+        model: what to train, in place; it is moved to the device.
         settings: how.
         device: where; None takes what accelerate finds (a GPU where there is one).
+
+    Raises:
+        UserError: the settings do not fit the model.
     """
 
     def __init__(
         self,
-        classifier: Classifier,
+        model: Network,
         settings: TrainSettings,
         device: str | torch.device | None = None,
     ):
+        if settings.mixup > 0 and model.space:
+            raise UserError(f"masks cannot be mixed: set mixup to 0; got {settings.mixup}")
         self.settings = settings
         self.step = 0
         # placement and mixed precision are ours: accelerate fixes both once for the whole process
         self._accelerator = Accelerator(device_placement=False)
         self.device = self._accelerator.device if device is None else torch.device(device)
-        self.model = classifier.to(self.device).eval()
+        self.model = model.to(self.device).eval()
         self._average = _averaging(self.model, settings.ema_decay)
         self._optimiser = OPTIMISERS[settings.optimiser](
             _groups(self.model, settings.weight_decay), settings.learning_rate
@@ -151,12 +157,12 @@ class Learner:
         self._parallel = self._accelerator.prepare_model(self.model)
 
     @property
-    def averaged(self) -> Classifier:
+    def averaged(self) -> Network:
         """The exponential moving average of the weights (norm statistics of the live model).
 
         The live model itself where ``ema_decay`` is 0.
         """
-        return self.model if self._average is None else cast(Classifier, self._average.module)
+        return self.model if self._average is None else cast(Network, self._average.module)
 
     def train(
         self,
@@ -166,7 +172,8 @@ class Learner:
     ) -> dict[str, float]:
         """Train from the present step up to ``until_step``; the model comes back in eval mode.
 
-        The loss is the cross-entropy of the batch, averaged with the images' weights.
+        The loss is the cross-entropy of the batch, averaged with the images' weights; that of a
+        mask is the mean over its pixels that are not ignored, 0 where all are.
 
         Args:
             pool: what to train on.
@@ -186,7 +193,7 @@ class Learner:
                 f"cannot train until step {until_step}: the schedule ends at {self.settings.steps};"
                 " raise steps in the training settings"
             )
-        _fits(pool, self.model.classes)
+        _fits(pool, self.model)
         pool = pool.reweighted(self.settings.synthetic_weight)
         losses, synthetic = [], []
         self.model.train()
@@ -217,8 +224,8 @@ class Learner:
         weights = (pool.weights[mine] / whole).to(self.device)
         images = pool.images[mine].to(self.device).float() / 255
         labels = pool.labels[mine].to(self.device)
-        images = augmentation(settings.augmentation)(
-            images, settings.seed + ours.process_index, self.step
+        images, labels = augmentation(settings.augmentation).joint(
+            images, labels, settings.seed + ours.process_index, self.step
         )
         with seeded(settings.seed, "step", self.step, ours.process_index):
             loss = self._loss(images, labels, weights)
@@ -233,7 +240,7 @@ class Learner:
         return seen, float(pool.synthetic[drawn].float().mean())
 
     def _loss(
-        self, images: Images, labels: Int[Tensor, " b"], weights: Float[Tensor, " b"]
+        self, images: Images, labels: Integer[Tensor, "b *space"], weights: Float[Tensor, " b"]
     ) -> Float[Tensor, ""]:
         share, other = 1.0, torch.arange(len(images), device=images.device)
         if self.settings.mixup > 0:
@@ -251,10 +258,22 @@ class Learner:
         return (share * own + (1 - share) * mixed).sum()
 
     def _cross_entropy(
-        self, logits: Float[Tensor, "b classes"], labels: Int[Tensor, " b"]
+        self, logits: Float[Tensor, "b classes *space"], labels: Integer[Tensor, "b *space"]
     ) -> Float[Tensor, " b"]:
         smoothing = self.settings.label_smoothing
-        return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        if labels.ndim == 1:  # the class of a picture is never ignored: 255 is a class of many
+            return functional.cross_entropy(
+                logits, labels, reduction="none", label_smoothing=smoothing
+            )
+        pixels = functional.cross_entropy(
+            logits,
+            labels.long(),
+            reduction="none",
+            ignore_index=IGNORE,
+            label_smoothing=smoothing,
+        )
+        counted = (labels != IGNORE).flatten(1).sum(1)
+        return pixels.flatten(1).sum(1) / counted.clamp_min(1)
 
     def _update(self, loss: Float[Tensor, ""]) -> None:
         for group in self._optimiser.param_groups:
@@ -356,7 +375,7 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _averaging(model: Classifier, decay: float) -> AveragedModel | None:
+def _averaging(model: nn.Module, decay: float) -> AveragedModel | None:
     if decay == 0:
         return None
 
@@ -378,15 +397,16 @@ def _groups(model: nn.Module, weight_decay: float) -> Parameters:
     return [group for group in groups if group["params"]]
 
 
-def _fits(pool: Pool, classes: int) -> None:
+def _fits(pool: Pool, model: TaskNetwork) -> None:
     if len(pool) == 0:
         raise UserError("nothing to train on: the pool has no image")
-    low, high = int(pool.labels.min()), int(pool.labels.max())
-    if low < 0 or high >= classes:
+    if pool.labels.ndim != 1 + model.space:
         raise UserError(
-            f"labels must be 0 to {classes - 1}, as the model has {classes} classes; "
-            f"got {low} to {high}"
+            "the pool has masks, which only a segmenter learns from"
+            if model.space == 0
+            else "the pool has a class for each image; a segmenter learns from masks"
         )
+    check_labels(pool.labels, model.classes)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

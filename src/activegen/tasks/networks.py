@@ -1,4 +1,4 @@
-"""Networks by name: our small one, any of timm's, or the user's own by import path."""
+"""Classifiers by name: our small one, any of timm's, or the user's own by import path."""
 
 import difflib
 import importlib
@@ -45,7 +45,8 @@ def build(name: str, classes: int, size: int, pretrained: bool = False) -> Class
         raise UnknownWord("network", name, KNOWN)
     if family == "timm":
         return _from_timm(rest, classes, size, pretrained)
-    return _from_import(family, rest, classes, size)
+    made = imported(family, rest, classes)
+    return made if isinstance(made, Classifier) else Classifier(made, classes, (size, size))
 
 
 class _Residual(nn.Module):
@@ -85,9 +86,8 @@ class _Small(nn.Sequential):
 
 
 def _from_timm(model: str, classes: int, size: int, pretrained: bool) -> Classifier:
-    if not model.startswith(ELSEWHERE) and not timm.is_model(model):
-        near = difflib.get_close_matches(model, timm.list_models(), n=8, cutoff=0.5)
-        raise UnknownWord("timm model (the nearest are shown)", model, near or ["resnet18"])
+    if not model.startswith(ELSEWHERE):
+        known_to_timm(model)
     known = timm.get_pretrained_cfg(model, allow_unregistered=True)
     fixed: dict[str, Any] = (
         {"img_size": size} if known is not None and known.fixed_input_size else {}
@@ -103,7 +103,23 @@ def _from_timm(model: str, classes: int, size: int, pretrained: bool) -> Classif
     return Classifier(network, classes, (size, size), data["mean"], data["std"])
 
 
-def _from_import(module: str, factory: str, classes: int, size: int) -> Classifier:
+def known_to_timm(model: str) -> None:
+    """See that timm has a model of that name.
+
+    Raises:
+        UnknownWord: it has not; names that are near are told.
+    """
+    if not timm.is_model(model):
+        near = difflib.get_close_matches(model, timm.list_models(), n=8, cutoff=0.5)
+        raise UnknownWord("timm model (the nearest are shown)", model, near or ["resnet18"])
+
+
+def imported(module: str, factory: str, classes: int) -> nn.Module:
+    """What a function of the user gives for this number of classes.
+
+    Raises:
+        UserError: there is no such function, or it gives something else than a module.
+    """
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -123,6 +139,4 @@ def _from_import(module: str, factory: str, classes: int, size: int) -> Classifi
         raise UserError(
             f"'{module}:{factory}' gave a {type(made).__name__}; it must give a torch.nn.Module"
         )
-    if isinstance(made, Classifier):
-        return made
-    return Classifier(made, classes, (size, size))
+    return made

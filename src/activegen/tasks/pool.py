@@ -6,14 +6,14 @@ function of the seed and the step, so a learner that goes on needs to remember t
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from activegen.records import UserError
+from activegen.records import IGNORE, UserError
 from activegen.tasks.seeding import derive
 
 
@@ -21,15 +21,14 @@ from activegen.tasks.seeding import derive
 class Labelled(Protocol):
     """Labelled images that are there already."""
 
-    @property
-    def labels(self) -> Any:
-        """Class id of each image, a sequence or a tensor."""
-        ...
-
     def __len__(self) -> int: ...
 
     def image(self, index: int, /) -> Tensor:
         """RGB (3, h, w), uint8 or float in 0..1."""
+        ...
+
+    def target(self, index: int, /) -> Tensor:
+        """Class id (), or the mask (h, w) of class ids, 255 where ignored."""
         ...
 
 
@@ -39,13 +38,13 @@ class Pool:
 
     Args:
         images: RGB, 0 to 255.
-        labels: class ids.
+        labels: class ids, int64; or masks of them, uint8, 255 where ignored.
         weights: how much an image counts in the loss; 0 is never drawn.
         synthetic: true where the image was generated.
     """
 
     images: UInt8[Tensor, "n 3 h w"]
-    labels: Int[Tensor, " n"]
+    labels: Integer[Tensor, "n *space"]
     weights: Float[Tensor, " n"]
     synthetic: Bool[Tensor, " n"]
 
@@ -56,6 +55,8 @@ class Pool:
         if self.images.shape[1:] != other.images.shape[1:]:
             mine, theirs = tuple(self.images.shape[2:]), tuple(other.images.shape[2:])
             raise UserError(f"cannot join images of size {mine} with images of size {theirs}")
+        if self.labels.shape[1:] != other.labels.shape[1:]:
+            raise UserError("cannot join images labelled by class with images labelled by mask")
         return Pool(
             torch.cat([self.images, other.images]),
             torch.cat([self.labels, other.labels]),
@@ -67,6 +68,15 @@ class Pool:
         """The same images, with the weights of the synthetic ones times ``synthetic``."""
         weights = torch.where(self.synthetic, self.weights * synthetic, self.weights)
         return Pool(self.images, self.labels, weights, self.synthetic)
+
+    def subset(self, indices: Int[Tensor, " m"]) -> "Pool":
+        """The images at these places, which may come more than once."""
+        return Pool(
+            self.images[indices],
+            self.labels[indices],
+            self.weights[indices],
+            self.synthetic[indices],
+        )
 
     def batch(
         self, step: int, seed: int, size: int, synthetic_share: float | None = None
@@ -102,25 +112,54 @@ class Pool:
 
 
 def gather(real: Labelled, size: int | tuple[int, int]) -> Pool:
-    """All real images in memory, resized, each with weight 1."""
+    """All real images in memory, resized with their masks, each with weight 1."""
     if len(real) == 0:
         raise UserError("there is no real image to train on")
     images = torch.stack([_resize(real.image(index), _pair(size)) for index in range(len(real))])
-    labels = torch.as_tensor(real.labels, dtype=torch.int64)
+    labels = torch.stack([_target(real.target(index), _pair(size)) for index in range(len(real))])
     return Pool(images, labels, torch.ones(len(images)), torch.zeros(len(images), dtype=torch.bool))
 
 
 def generated(
     images: UInt8[Tensor, "n 3 h w"],
-    labels: Int[Tensor, " n"],
+    labels: Integer[Tensor, "n *space"],
     size: int | tuple[int, int],
     weight: float = 1.0,
 ) -> Pool:
-    """Synthetic images, resized, each with this weight in the loss."""
-    resized = [_resize(image, _pair(size)) for image in images]
-    stacked = torch.stack(resized) if resized else images.new_zeros(0, 3, *_pair(size))
-    weights = torch.full((len(images),), float(weight))
-    return Pool(stacked, labels.long(), weights, torch.ones(len(images), dtype=torch.bool))
+    """Synthetic images, resized with their masks, each with this weight in the loss."""
+    height, width = _pair(size)
+    resized = [_resize(image, (height, width)) for image in images]
+    targets = [_target(label, (height, width)) for label in labels]
+    # without any, they still are of one kind
+    none = (
+        torch.zeros(0, dtype=torch.int64)
+        if labels.ndim == 1
+        else labels.new_zeros(0, height, width)
+    )
+    return Pool(
+        torch.stack(resized) if resized else images.new_zeros(0, 3, height, width),
+        torch.stack(targets) if targets else none,
+        torch.full((len(images),), float(weight)),
+        torch.ones(len(images), dtype=torch.bool),
+    )
+
+
+def check_labels(labels: Integer[Tensor, "n *space"], classes: int) -> None:
+    """See that there is a class for each label.
+
+    Raises:
+        UserError: there is none.
+    """
+    counted = labels if labels.ndim == 1 else labels[labels != IGNORE]
+    if len(counted) == 0:
+        return
+    low, high = int(counted.min()), int(counted.max())
+    if low < 0 or high >= classes:
+        ignored = "" if labels.ndim == 1 else f", or {IGNORE} where they are ignored"
+        raise UserError(
+            f"labels must be 0 to {classes - 1}, as the model has {classes} classes{ignored}; "
+            f"got {low} to {high}"
+        )
 
 
 def _stream(
@@ -141,6 +180,21 @@ def _order(count: int, seed: int, name: str, epoch: int) -> Int[Tensor, " n"]:
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
+
+
+def _target(label: Integer[Tensor, "*space"], size: tuple[int, int]) -> Integer[Tensor, "*size"]:
+    """A class as it is; a mask in this size, each pixel of the class that is nearest."""
+    if label.ndim == 0:
+        return label.long()
+    if label.dtype != torch.uint8 and (label.min() < 0 or label.max() > IGNORE):
+        raise UserError(
+            f"a mask must hold class ids from 0, and {IGNORE} where it is ignored; "
+            f"got {int(label.min())} to {int(label.max())}"
+        )
+    mask = label.to(torch.uint8)
+    if mask.shape != size:
+        mask = functional.interpolate(mask[None, None], size, mode="nearest-exact")[0, 0]
+    return mask
 
 
 def _resize(image: Tensor, size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
