@@ -16,16 +16,16 @@ from activegen.guidance import (
     Adversarial,
     Ascend,
     During,
-    MemoryBank,
     ReferencePull,
     Repulsion,
     Weighted,
 )
-from activegen.loop.judging import Judge, trusting
+from activegen.loop.classifying import Classifying
+from activegen.loop.judging import Believed, Judge, trusting
 from activegen.loop.mining import MiningSettings
 from activegen.loop.proposing import ProposalSettings
-from activegen.loop.rounds import ArmSettings, LoopSettings, Parts
-from activegen.records import Images, Prediction, TaskModel
+from activegen.loop.rounds import ArmSettings, Learners, LoopSettings, Parts
+from activegen.records import Images, Prediction
 from activegen.tasks.classifier import Classifier
 from activegen.tasks.learner import Learner, TrainSettings
 from activegen.tasks.seeding import seeded
@@ -81,10 +81,10 @@ class Moody:
         return Prediction(sure.unsqueeze(0))
 
 
-def steering(task: TaskModel, bank: MemoryBank) -> Mapping[str, Sequence[Term]]:
+def steering(learners: Learners) -> Mapping[str, Sequence[Term]]:
     """The four terms of Huang et al. (2024)."""
-    repulsion = During(0, 0.5, Repulsion(bank))
-    attack = During(0, 0.5, Weighted(0.1, Adversarial(task)))
+    repulsion = During(0, 0.5, Repulsion(learners.bank))
+    attack = During(0, 0.5, Weighted(0.1, Adversarial(learners.main)))
 
     def ascend(*objectives: Any) -> Ascend:
         return Ascend("conditioning", "denoiser", objectives, step=0.05)
@@ -96,6 +96,16 @@ def steering(task: TaskModel, bank: MemoryBank) -> Mapping[str, Sequence[Term]]:
     }
 
 
+def task(
+    mining: MiningSettings | None = None, proposal: ProposalSettings | None = None
+) -> Classifying:
+    """Of these classes."""
+    prompts = Prompts(("a photo of {word}",), {name: (name,) for name in CLASSES})
+    return Classifying(
+        SIZE, prompts, mining or MiningSettings(folds=2), proposal or ProposalSettings(budget=6)
+    )
+
+
 def parts(**changes: Any) -> Parts:
     """Three rounds of which two generate six images each."""
     train, test = images(6, "train"), images(10, "test")
@@ -105,21 +115,21 @@ def parts(**changes: Any) -> Parts:
     def judge(settings: ArmSettings) -> Judge:
         if not settings.judge:
             return trusting(forbidden)
-        return Judge(Moody(), 0.2, forbidden, real)
+        return Judge(Believed(Moody(), 0.2), forbidden, real)
 
+    mining = changes.get("mining", MiningSettings(folds=2))
+    proposal = changes.pop("proposal", ProposalSettings(budget=6))
     made = Parts(
+        task=task(mining, proposal),
         train=train,
         test=test,
-        size=SIZE,
         learner=learner,
-        prompts=Prompts(("a photo of {word}",), {name: (name,) for name in CLASSES}),
         model=tiny.model,
         sampling=Sampling(num_steps=4, cfg_scale=2.0),
         steering=steering,
         decoder=lambda model: None,
         judge=judge,
         loop=LoopSettings(rounds=3, generate_until=0.67, batch=2),
-        mining=MiningSettings(folds=2),
-        proposal=ProposalSettings(budget=6),
+        mining=mining,
     )
     return replace(made, **changes)

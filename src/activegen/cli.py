@@ -26,9 +26,10 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from activegen import __version__
-from activegen.records import UserError
+from activegen.records import UserError, choose
 
 WIDTH = 88  # of the help in docs/cli.md
+DEMOS = {"classification": "demo", "segmentation": "demo_segmentation"}
 SAID = {
     "read": "reading images",
     "judge": "training the judge of labels",
@@ -82,15 +83,21 @@ def _top(
 
 @app.command()
 def demo(
+    task: Annotated[
+        str, typer.Option(help=f"What is learnt: {', '.join(DEMOS)}.")
+    ] = "classification",
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
-    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; runs/<recipe> by default.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """See whether it helps, in minutes.
 
     Trains on real images only, with unguided and with guided ones; nothing is downloaded.
     """
-    _run("demo", [f"seed={seed}"], out, as_json)
+    recipe = choose(DEMOS, task, "task")
+    _run(recipe, [f"seed={seed}"], out or Path("runs") / recipe, as_json)
 
 
 @app.command()
@@ -242,7 +249,8 @@ def _figures(arms: dict[str, Any], seconds: float, page: Path) -> dict[str, Any]
         (arm for arm in reversed(arms.values()) if arm["proposed"]), {"images": 0, "rejected": {}}
     )
     return {
-        **{name: round(arm["accuracy"], 4) for name, arm in arms.items()},
+        "figure": last.get("figure"),
+        **{name: round(arm[arm["figure"]], 4) for name, arm in arms.items()},
         "images": last["images"],
         "rejected": last["rejected"],
         "seconds": round(seconds, 1),
@@ -251,14 +259,15 @@ def _figures(arms: dict[str, Any], seconds: float, page: Path) -> dict[str, Any]
 
 
 def _table(arms: dict[str, Any]) -> Table:
-    table = Table("arm", "accuracy", "to real_only", "worst class", "images", "rejected")
-    base = arms.get("real_only", {}).get("accuracy")
+    figure = next(iter(arms.values()))["figure"]
+    table = Table("arm", figure, "to real_only", "worst class", "images", "rejected")
+    base = arms.get("real_only", {}).get(figure)
     for name, arm in arms.items():
         worst = arm["per_class"][arm["worst_class"]]
-        difference = "" if base is None or name == "real_only" else f"{arm['accuracy'] - base:+.2%}"
+        difference = "" if base is None or name == "real_only" else f"{arm[figure] - base:+.2%}"
         table.add_row(
             name,
-            f"{arm['accuracy']:.2%}",
+            f"{arm[figure]:.2%}",
             difference,
             f"{_plain(arm['worst_class'])} {'' if worst is None else f'{worst:.0%}'}",
             str(arm["images"]),
@@ -341,12 +350,12 @@ class _Bars:
             task = self.progress.add_task(f"{event.arm}: rounds", total=event.total, rate="")
             self.rounds[event.arm] = task
         self.progress.update(self.rounds[event.arm], completed=event.done)
-        seen = event.summary.get("accuracy")
-        accuracy = "" if seen is None else f", test accuracy {seen:.1%}"
+        figure = event.summary.get("figure")
+        measured = f", test {figure} {event.summary[figure]:.1%}" if figure else ""
         drawn = event.summary["proposed"]
         images = f", {event.summary['accepted']} of {drawn} images accepted" if drawn else ""
         self.progress.console.print(
-            f"{event.arm}: round {event.done} of {event.total}{accuracy}{images}", markup=False
+            f"{event.arm}: round {event.done} of {event.total}{measured}{images}", markup=False
         )
 
 

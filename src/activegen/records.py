@@ -75,9 +75,12 @@ class Request:
 
     Args:
         prompt: the whole text.
-        word: the part of ``prompt`` that names the class; its attention is the class's map.
-        target: class id.
+        word: the part of ``prompt`` that names the class; its attention is the class's map. ""
+            where no map is wanted.
+        target: class id; of a scene, the class that it is drawn for.
         seed: of all the randomness of this image.
+        mask: id of the real image whose mask this image shall have; "" for a class alone.
+        part: number of the object in that mask which is redrawn, from 1; 0 draws all of it.
         reference: id of the real image to steer towards; "" without.
         round: when it was asked for, counted from 0.
         arm: which experiment asked for it.
@@ -89,6 +92,8 @@ class Request:
     word: str
     target: int
     seed: int
+    mask: str = ""
+    part: int = 0
     reference: str = ""
     round: int = 0
     arm: str = ""
@@ -108,16 +113,21 @@ class Sample:
     Args:
         request: what was asked for.
         image: 8-bit RGB as it is stored and trained on, PNG bytes.
+        mask: class id of each pixel, 255 = ignored, grey PNG bytes; b"" for a class alone.
         latents: the final latents as float16 bytes (the memory bank reads them), b"" without.
         attention: the class word's map as 8-bit PNG bytes, b"" without.
+        uncertainty: the learner's entropy in each pixel, grey PNG bytes, 255 = the highest that
+            there is; b"" for a class alone.
         scores: numbers by name; a score that was not computed is absent.
         made_by: model, revision and versions of what drew it.
     """
 
     request: Request
     image: bytes
+    mask: bytes = b""
     latents: bytes = b""
     attention: bytes = b""
+    uncertainty: bytes = b""
     scores: dict[str, float] = field(default_factory=dict)
     made_by: dict[str, str] = field(default_factory=dict)
 
@@ -131,12 +141,15 @@ class Verdict:
         accepted: train on it?
         reason: "" when accepted, else the name of the check that failed.
         scores: what the checks measured.
+        ignored: pixels of the mask that shall not be learnt (255, else 0), grey PNG bytes; b"" for
+            none.
     """
 
     id: str
     accepted: bool
     reason: str = ""
     scores: dict[str, float] = field(default_factory=dict)
+    ignored: bytes = b""
 
 
 @runtime_checkable

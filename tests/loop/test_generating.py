@@ -7,6 +7,7 @@ import tiny
 from activegen.diffusion.sampling import Sampling
 from activegen.guidance import MemoryBank
 from activegen.loop.generating import Generator, batches
+from activegen.loop.rounds import Learners
 from activegen.records import Request
 from activegen.store import from_png
 
@@ -17,13 +18,14 @@ def request(seed: int, steering: str = "plain", reference: str = "") -> Request:
 
 def generator() -> Generator:
     train = colours.images(3, "train")
-    task = colours.learner().model.eval()
+    learner = colours.learner().model.eval()
     return Generator(
+        task=colours.task(),
         model=tiny.model(),
         sampling=Sampling(num_steps=3, cfg_scale=2.0),
-        steering=colours.steering(task, MemoryBank()),
-        reference=lambda id: train.image(train.index_of(id)),
-        task=task,
+        steering=colours.steering(Learners(learner, (learner,), MemoryBank())),
+        real=train,
+        learner=learner,
     )
 
 
@@ -50,7 +52,7 @@ def test_a_sample_has_its_picture_latents_attention_scores_and_origin():
 def test_scores_are_of_the_stored_8_bit_image():
     drawing = generator()
     _, (made,) = drawing((0, [request(5)]))
-    logits = drawing.task.predict(from_png(made.image).unsqueeze(0) / 255).logits
+    logits = drawing.learner.predict(from_png(made.image).unsqueeze(0) / 255).logits
     expected = torch.nn.functional.cross_entropy(logits[0].detach(), torch.tensor([1]))
     assert made.scores["cross_entropy"] == pytest.approx(float(expected), abs=1e-5)
 

@@ -1,8 +1,7 @@
 import torch
 
-import colours
 from activegen.data.fingerprints import thumbnail
-from activegen.loop.judging import REASONS, Judge, trusting
+from activegen.loop.judging import REASONS, Believed, Judge, Opinion, trusting
 from activegen.records import Prediction, Request, Sample
 from activegen.store import png
 
@@ -21,8 +20,8 @@ class Sure:
         return Prediction(logits)
 
 
-def sample(picture: torch.Tensor, target: int = 0, seed: int = 0) -> Sample:
-    return Sample(Request("a forest", "forest", target, seed), png(picture))
+def sample(picture: torch.Tensor, target: int = 0, seed: int = 0, part: int = 0) -> Sample:
+    return Sample(Request("a forest", "forest", target, seed, part=part), png(picture))
 
 
 def noise(seed: int) -> torch.Tensor:
@@ -39,7 +38,7 @@ def reasons(judge: Judge, samples: list[Sample], earlier: torch.Tensor = NOTHING
 
 def test_each_reason():
     test, train = noise(1), noise(2)
-    judge = Judge(Sure(0), 0.1, thumbnail(test), thumbnail(train))
+    judge = Judge(Believed(Sure(0), 0.1), thumbnail(test), thumbnail(train))
     samples = [
         sample(torch.zeros(3, 16, 16, dtype=torch.uint8), seed=0),
         sample(torch.full((3, 16, 16), 255, dtype=torch.uint8), seed=1),
@@ -56,19 +55,19 @@ def test_each_reason():
 
 
 def test_a_missing_sample_was_not_finite():
-    judge = Judge(None, 0.0, NOTHING, NOTHING)
+    judge = Judge(None, NOTHING, NOTHING)
     request = Request("a forest", "forest", 0, 0)
     assert [v.reason for v in judge.verdicts([request], [], NOTHING)] == ["not finite"]
 
 
 def test_earlier_rounds_count_as_repeated():
-    judge = Judge(None, 0.0, NOTHING, NOTHING)
+    judge = Judge(None, NOTHING, NOTHING)
     assert reasons(judge, [sample(noise(3))], thumbnail(noise(3))) == ["repeated"]
 
 
 def test_the_probability_decides():
-    picture = colours.images(1, "train").image(0)
-    strict, lenient = (Judge(Sure(1), p, NOTHING, NOTHING) for p in (0.05, 0.0))
+    picture = noise(9)
+    strict, lenient = (Judge(Believed(Sure(1), p), NOTHING, NOTHING) for p in (0.05, 0.0))
     assert reasons(strict, [sample(picture, target=0)]) == ["label"]
     assert reasons(lenient, [sample(picture, target=0)]) == [""]
     verdict = lenient.verdicts([sample(picture).request], [sample(picture)], NOTHING)[0]
@@ -79,3 +78,29 @@ def test_trusting_rejects_leaks_but_not_repetition():
     judge = trusting(thumbnail(noise(1)))
     samples = [sample(noise(1), seed=0), sample(noise(2), seed=1), sample(noise(2), seed=2)]
     assert reasons(judge, samples) == ["leak", "", ""]
+
+
+def test_a_redrawn_object_may_leave_its_image_as_it_was_but_not_leak():
+    test, train = noise(1), noise(2)
+    judge = Judge(None, thumbnail(test), thumbnail(train))
+    samples = [sample(train, seed=0, part=1), sample(train, seed=1, part=2), sample(train, seed=2)]
+    assert reasons(judge, samples) == ["", "", "copy"]
+    assert reasons(judge, [sample(test, part=1)]) == ["leak"]
+
+
+def test_what_the_check_says_is_in_the_verdict():
+    ignored = png(torch.full((1, 16, 16), 255, dtype=torch.uint8))
+    opinions = iter([Opinion("", {"x": 1.0}, ignored), Opinion("unclear", {"x": 2.0})])
+    seen = []
+
+    def check(image: torch.Tensor, one: Sample) -> Opinion:
+        seen.append((image, one))
+        return next(opinions)
+
+    samples = [sample(noise(3), seed=0), sample(noise(4), seed=1)]
+    judge = Judge(check, NOTHING, thumbnail(noise(5)))
+    first, second = judge.verdicts([s.request for s in samples], samples, NOTHING)
+    assert (first.accepted, first.ignored, first.scores["x"]) == (True, ignored, 1.0)
+    assert (second.reason, second.ignored, second.scores["x"]) == ("unclear", b"", 2.0)
+    assert "distance_copy" in first.scores
+    assert torch.equal(seen[1][0], noise(4)) and seen[1][1] is samples[1]

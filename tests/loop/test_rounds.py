@@ -58,12 +58,10 @@ def test_rejected_images_are_replaced_until_the_budget_is_filled(tmp_path):
 
 
 def test_accepted_images_are_trained_on(tmp_path):
-    from activegen.loop.rounds import _Run
-
     parts = colours.parts()
     summaries = list(active_generation(parts, "a", GUIDED, tmp_path, "recipe"))
-    later = _Run(parts, "a", GUIDED, tmp_path, "recipe")
-    assert len(later._synthetic(2)) == sum(s["accepted"] for s in summaries)
+    accepted = Store(str(tmp_path / "store")).accepted(before_round=2)
+    assert len(parts.task.synthetic(accepted)) == sum(s["accepted"] for s in summaries)
     assert len(later._synthetic(0)) == 0
 
 
@@ -129,8 +127,6 @@ def test_an_arm_that_draws_nothing_never_loads_the_model(tmp_path):
 
 
 def test_held_out_images_are_merged_at_half_time(tmp_path):
-    from activegen.loop.rounds import _Run
-
     parts = colours.parts(mining=MiningSettings(split="held_out", share=0.34))
     before = _Run(parts, "a", GUIDED, tmp_path, "recipe")
     assert len(before.real["main"]) == 12 and len(before.everything) == 18

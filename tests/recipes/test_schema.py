@@ -133,9 +133,10 @@ def test_overrides_that_lead_nowhere(override: str, said: str) -> None:
 
 
 def test_every_key_has_a_line_in_the_docs() -> None:
-    said = set(re.findall(r"`([\w.<>]+)`", DOCS.read_text(encoding="utf-8")))
+    said = set(re.findall(r"`([\w.<>*]+)`", DOCS.read_text(encoding="utf-8")))
     parts = {"data", "prompts", "model", "sampling", "guidance", "learner", "training", "mining"}
     parts |= {"proposal", "judge", "loop", "arms", "data.train", "data.test", "data.val"}
+    parts |= {f"segmentation{part}" for part in ("", ".proposal", ".judge", ".objects")}
     for key in keys():
         name = key.replace("arms.*", "arms.<name>")
         name = name.rsplit(".", 1)[-1] if key.startswith("guidance.") else name

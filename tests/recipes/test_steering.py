@@ -11,11 +11,20 @@ from activegen.guidance import (
     Every,
     Everywhere,
     Informative,
+    Inpaint,
+    Inside,
     MemoryBank,
+    Object,
+    Recurrence,
     ReferencePull,
     Repulsion,
+    SegmentConsistency,
+    TargetWindow,
+    TeacherAnchor,
+    TeacherStudent,
     Weighted,
 )
+from activegen.loop.rounds import Learners
 from activegen.recipes import parse, steering
 from activegen.records import Prediction, UserError
 from activegen.scores import SCORES
@@ -26,7 +35,11 @@ class Task:
         return Prediction(images.mean((2, 3))[None])
 
 
-TASK, BANK = Task(), MemoryBank()
+TASK, BANK, TEACHER = Task(), MemoryBank(), Task()
+
+
+def models(teacher: Task | None = TEACHER) -> steering.Models:
+    return steering.Models(Learners(TASK, (TASK, Task()), BANK), lambda: teacher)
 
 
 def guidance(*terms: object) -> steering.Guidance:
@@ -34,11 +47,11 @@ def guidance(*terms: object) -> steering.Guidance:
 
 
 def made(*terms: object) -> list:
-    return steering.terms(guidance(*terms), TASK, BANK)["guided"]
+    return steering.terms(guidance(*terms), models())["guided"]
 
 
 def test_plain_has_no_terms() -> None:
-    assert steering.terms({}, TASK, BANK) == {"plain": []}
+    assert steering.terms({}, models()) == {"plain": []}
 
 
 def test_reference_pull() -> None:
@@ -69,10 +82,38 @@ def test_ascend_with_windows_and_weights() -> None:
     assert term == Every(3, wanted)
 
 
-@pytest.mark.parametrize("word", sorted(SCORES))
+@pytest.mark.parametrize("word", sorted(w for w, s in SCORES.items() if s.differentiable))
 def test_every_score_is_an_objective(word: str) -> None:
     [term] = made({"ascend": {"objectives": [word]}})
     assert term.objectives == (Weighted(1.0, Informative(TASK, SCORES[word])),)
+
+
+def test_what_masks_need() -> None:
+    assert made("inpaint", {"recurrence": {"times": 3}}) == [Inpaint(), Recurrence(3)]
+    said = {"low": 0.2, "inside": "object", "weight": 2}
+    [term] = made({"ascend": {"of": "clean", "through": "decoder", "objectives": [
+        {"margin": said}, "teacher_anchor", "teacher_student", {"segment_consistency": {"kind": "kl"}}
+    ]}})  # fmt: skip
+    inner = Inside(Object(), Informative(TASK, SCORES["margin"]))
+    assert term.objectives == (
+        Weighted(2.0, TargetWindow(0.2, float("inf"), inner)),
+        Weighted(1.0, TeacherAnchor(TEACHER)),
+        Weighted(1.0, TeacherStudent(TASK, TEACHER)),
+        Weighted(1.0, SegmentConsistency(TASK, "kl")),
+    )
+
+
+def test_a_score_may_be_the_committees_or_the_teachers() -> None:
+    said = [{"disagreement": {"of": "committee"}}, {"entropy": {"of": "committee"}}]
+    [term] = made({"ascend": {"objectives": [*said, {"entropy": {"of": "teacher"}}]}})
+    committee, same, teacher = (o.inner.task for o in term.objectives)
+    assert committee is same and len(committee.members) == 2
+    assert teacher is TEACHER
+
+
+def test_a_teacher_is_needed_where_one_is_asked() -> None:
+    with pytest.raises(UserError, match="asks the teacher; name a network"):
+        steering.terms(guidance({"ascend": {"objectives": ["teacher_anchor"]}}), models(None))
 
 
 def test_gradients_are_counted_by_their_windows() -> None:

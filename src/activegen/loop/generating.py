@@ -1,17 +1,19 @@
 """From requests to samples: batches of one way of drawing, each drawn as its requests say."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from activegen import scores
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.model import DiffusionModel
-from activegen.diffusion.sampling import Batch, Drawn, Sampling, Term, sample, seeded
+from activegen.diffusion.sampling import Drawn, Sampling, Term, sample
+from activegen.loop.task import Real, Task
 from activegen.records import Request, Sample, TaskModel, choose
+from activegen.scores import SCORES, entropy
 from activegen.store import from_png, png
 
 Job = tuple[int, list[Request]]
@@ -35,19 +37,24 @@ class Generator:
     """Draws batches of requests.
 
     Args:
+        task: how a request becomes a batch, and a drawing a sample.
         model: the diffusion model.
         sampling: how it draws.
         steering: ways of drawing by name; "plain" has no terms.
-        reference: the real image of an id, uint8 (3, h, w).
-        task: the learner of this round; its scores of the finished, 8-bit image are stored.
+        real: the images that requests refer to.
+        learner: of this round; its scores of the finished, 8-bit image are stored.
+        measured: which, names in ``scores.SCORES``.
         decoder: for the pictures that gradients see; None = the model's own.
+        made_by: the model's name and content, where it is known already.
     """
 
+    task: Task
     model: DiffusionModel
     sampling: Sampling
     steering: Mapping[str, Sequence[Term]]
-    reference: Callable[[str], Tensor]
-    task: TaskModel
+    real: Real
+    learner: TaskModel
+    measured: Sequence[str] = ("entropy", "cross_entropy")
     decoder: Decoder | None = None
     made_by: dict[str, str] = field(default_factory=dict)
 
@@ -57,68 +64,52 @@ class Generator:
         drawn = self.draw(requests)
         images = (drawn.images * 255).round().to(torch.uint8).cpu()
         finite = drawn.latents.flatten(1).isfinite().all(1).tolist()
-        samples = []
-        stored = [png(image) if ok else b"" for image, ok in zip(images, finite, strict=True)]
-        measured = self._measured(stored, requests, drawn)
-        for index, request in enumerate(requests):
-            if finite[index]:
-                samples.append(
-                    Sample(
-                        request,
-                        stored[index],
-                        latents=drawn.latents[index].cpu().half().numpy().tobytes(),
-                        attention=_grey(drawn.attention, index),
-                        scores=measured[index],
-                        made_by=self.made_by or self.model.made_by(),
-                    )
-                )
+        samples = [
+            self._sample(request, index, images[index], drawn)
+            for index, request in enumerate(requests)
+            if finite[index]
+        ]
         return number, samples
 
     def draw(self, requests: Sequence[Request]) -> Drawn:
         """Latents and pictures of requests that are drawn in one way."""
         terms = choose(self.steering, requests[0].steering, "way of drawing")
-        words = [request.word for request in requests]
-        prompts = [request.prompt for request in requests]
-        noise, rngs = seeded([request.seed for request in requests], self.model.noise_shape)
-        references = [self.reference(r.reference) for r in requests if r.reference]
-        batch = Batch(
-            model=self.model,
-            sampling=self.sampling,
-            noise=noise.to(self.model.device),
-            rngs=rngs,
-            conditioning=self.model.condition(prompts, words, self.sampling.negative_prompt),
-            target=torch.tensor([r.target for r in requests], device=self.model.device),
-            reference=self._encoded(references) if len(references) == len(requests) else None,
-        )
+        batch = self.task.batch(requests, self.model, self.sampling, self.real)
         return sample(batch, terms, self.decoder)
 
-    def _encoded(self, references: list[Tensor]) -> Tensor:
-        """One by one: they may differ in size, and a batch must not matter."""
-        device = self.model.device
-        latents = [self.model.encode(image.to(device).unsqueeze(0) / 255) for image in references]
-        return torch.cat(latents)
+    def _sample(self, request: Request, index: int, image: Tensor, drawn: Drawn) -> Sample:
+        image, target = self.task.finished(image, request, self.real)
+        stored, of_scene = png(image), target.ndim > 0
+        numbers = {"skipped_gradients": float(drawn.skipped[index])}
+        if drawn.presence is not None:
+            numbers["presence"] = float(drawn.presence[index])
+        measured, uncertainty = self._measured(from_png(stored), target)
+        return Sample(
+            request,
+            stored,
+            mask=png(target.to(torch.uint8).unsqueeze(0)) if of_scene else b"",
+            latents=drawn.latents[index].cpu().half().numpy().tobytes(),
+            attention=b"" if drawn.attention is None else _grey(drawn.attention[index]),
+            uncertainty=_grey(uncertainty) if of_scene else b"",
+            scores=numbers | measured,
+            made_by=self.made_by or self.model.made_by(),
+        )
 
     @torch.inference_mode()
-    def _measured(
-        self, stored: Sequence[bytes], requests: Sequence[Request], drawn: Drawn
-    ) -> list[dict[str, float]]:
-        result: list[dict[str, float]] = []
-        for index, (data, request) in enumerate(zip(stored, requests, strict=True)):
-            numbers = {"skipped_gradients": float(drawn.skipped[index])}
-            if drawn.presence is not None:
-                numbers["presence"] = float(drawn.presence[index])
-            if data:
-                image = from_png(data).unsqueeze(0).to(self.model.device) / 255
-                prediction = self.task.predict(image)
-                target = torch.tensor([request.target], device=self.model.device)
-                numbers["entropy"] = float(scores.entropy(prediction, target))
-                numbers["cross_entropy"] = float(scores.cross_entropy(prediction, target))
-                numbers["predicted"] = float(prediction.logits.mean(0).argmax(1))
-            result.append(numbers)
-        return result
+    def _measured(self, image: Tensor, target: Tensor) -> tuple[dict[str, float], Tensor]:
+        """Scores of the learner, and its entropy over its maximum: one number, or a map."""
+        device = self.model.device
+        prediction = self.learner.predict(image.unsqueeze(0).to(device) / 255)
+        target = target.long().unsqueeze(0).to(device)
+        numbers = {
+            name: float(choose(SCORES, name, "score")(prediction, target)) for name in self.measured
+        }
+        if target.ndim == 1:
+            numbers["predicted"] = float(prediction.logits.mean(0).argmax(1))
+        most = math.log(max(prediction.logits.shape[2], 2))
+        return numbers, entropy.map(prediction, target)[0] / most
 
 
-def _grey(maps: Tensor | None, index: int) -> bytes:
-    if maps is None:
-        return b""
-    return png((maps[index : index + 1] * 255).round().to(torch.uint8).cpu())
+def _grey(values: Tensor) -> bytes:
+    """A map from 0 to 1 as a picture."""
+    return png((values.clamp(0, 1) * 255).round().to(torch.uint8).cpu().unsqueeze(0))

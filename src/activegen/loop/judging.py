@@ -2,20 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
 
 from activegen.data.fingerprints import is_duplicate, nearest, thumbnail
 from activegen.loop.sanity import defect
 from activegen.records import Request, Sample, TaskModel, UserError, Verdict
 from activegen.store import from_png
 
+Picture = UInt8[Tensor, "3 h w"]
 Thumbnails = Float[Tensor, "_ 3 16 16"]
 
 NOT_NEEDED = "not needed"  # in the plan, but the budget was filled before: no rejection
+OUTSCORED = "outscored"
 REASONS = {
     "not finite": "the denoiser diverged; there is no picture",
     "black": "a black picture",
@@ -25,6 +27,8 @@ REASONS = {
     "copy": "a near-copy of a training image",
     "repeated": "a near-copy of an earlier sample",
     "label": "an independent model does not believe the label",
+    "unclear": "an independent model doubts too many pixels of the mask",
+    OUTSCORED: "fit to be trained on, but others of the round score higher",
 }
 
 
@@ -55,29 +59,69 @@ class JudgeSettings:
             raise UserError("judge: members and steps at least 1, min_probability between 0 and 1")
 
 
+class Opinion(NamedTuple):
+    """What a check of labels says of a sample.
+
+    Args:
+        reason: why the label does not hold, a name in `REASONS`; "" when it holds.
+        numbers: what was measured, by name.
+        ignored: pixels of the mask that shall not be learnt, as in a verdict.
+    """
+
+    reason: str
+    numbers: dict[str, float]
+    ignored: bytes = b""
+
+
+@runtime_checkable
+class LabelCheck(Protocol):
+    """Whether an image shows what was asked for."""
+
+    def __call__(self, image: Picture, sample: Sample) -> Opinion:
+        """The opinion of the decoded image of a sample."""
+        ...
+
+
+@dataclass(frozen=True)
+class Believed:
+    """The label of an image is at least somewhat likely to a model.
+
+    Args:
+        model: independent of the learner.
+        min_probability: that it gives the label at least.
+    """
+
+    model: TaskModel
+    min_probability: float
+
+    def __call__(self, image: Picture, sample: Sample) -> Opinion:
+        """Refuses a label that is less likely; "label_probability" is the mean of the members."""
+        logits = self.model.predict(as_batch(image, self.model)).logits
+        probability = float(logits.softmax(2).mean(0)[0, sample.request.target])
+        refused = probability < self.min_probability
+        return Opinion("label" if refused else "", {"label_probability": probability})
+
+
 class Judge:
     """Checks one sample after the other, in the order of the plan.
 
     Args:
-        label_model: independent of the learner; None checks no labels.
-        min_probability: that it gives the label at least.
+        check: of labels; None believes them.
         forbidden: fingerprints of val and test images: never to be trained on.
-        real: fingerprints of the training images: a near-copy of one adds nothing.
+        real: fingerprints of the training images: a near-copy of one adds nothing. A sample of
+            which one object was redrawn is not compared with them, being its real image elsewhere.
         repetition: take near-copies of earlier samples too.
     """
 
     def __init__(
         self,
-        label_model: TaskModel | None,
-        min_probability: float,
+        check: LabelCheck | None,
         forbidden: Thumbnails,
         real: Thumbnails,
         repetition: bool = False,
     ):
-        self.label_model, self.min_probability = label_model, min_probability
-        self.forbidden, self.real, self.repetition = forbidden, real, repetition
-        module = isinstance(label_model, torch.nn.Module)
-        self.device = next(label_model.parameters()).device if module else "cpu"
+        self.check, self.forbidden, self.real = check, forbidden, real
+        self.repetition = repetition
 
     def verdicts(
         self, requests: Sequence[Request], samples: Iterable[Sample], earlier: Thumbnails
@@ -94,34 +138,41 @@ class Judge:
                 continue
             image = from_png(sample.image)
             print_ = thumbnail(image)
-            reason, numbers = self._reason(image, print_, request.target, earlier)
-            result.append(Verdict(request.id, not reason, reason, numbers))
+            reason, numbers, ignored = self._opinion(image, print_, sample, earlier)
+            result.append(Verdict(request.id, not reason, reason, numbers, ignored))
             if not reason and not self.repetition:
                 earlier = torch.cat([earlier, print_])
         return result
 
     @torch.inference_mode()
-    def _reason(
-        self, image: Tensor, print_: Thumbnails, target: int, earlier: Thumbnails
-    ) -> tuple[str, dict[str, float]]:
+    def _opinion(
+        self, image: Tensor, print_: Thumbnails, sample: Sample, earlier: Thumbnails
+    ) -> Opinion:
         numbers: dict[str, float] = {}
         if broken := defect(image):
-            return broken, numbers
-        for name, bank in (("leak", self.forbidden), ("copy", self.real), ("repeated", earlier)):
+            return Opinion(broken, numbers)
+        banks = {"leak": self.forbidden}
+        if not sample.request.part:
+            banks |= {"copy": self.real, "repeated": earlier}
+        for name, bank in banks.items():
             if not len(bank):
                 continue
             distance, _ = nearest(print_, bank)
             numbers[f"distance_{name}"] = float(distance)
             if bool(is_duplicate(distance)):
-                return name, numbers
-        if self.label_model is not None:
-            logits = self.label_model.predict(image.unsqueeze(0).to(self.device) / 255).logits
-            numbers["label_probability"] = float(logits.softmax(2).mean(0)[0, target])
-            if numbers["label_probability"] < self.min_probability:
-                return "label", numbers
-        return "", numbers
+                return Opinion(name, numbers)
+        if self.check is None:
+            return Opinion("", numbers)
+        reason, measured, ignored = self.check(image, sample)
+        return Opinion(reason, numbers | measured, ignored)
 
 
 def trusting(forbidden: Thumbnails) -> Judge:
     """Takes everything that is a picture and leaks nothing; for arms without a judge."""
-    return Judge(None, 0.0, forbidden, torch.zeros(0, 3, 16, 16), repetition=True)
+    return Judge(None, forbidden, torch.zeros(0, 3, 16, 16), repetition=True)
+
+
+def as_batch(image: Picture, model: TaskModel) -> Float[Tensor, "1 3 h w"]:
+    """One image as the model wants it: 0 to 1, on its device."""
+    device = next(model.parameters()).device if isinstance(model, nn.Module) else image.device
+    return image.unsqueeze(0).to(device) / 255

@@ -21,8 +21,6 @@ import torch
 from torch import Tensor
 
 from activegen.data.fingerprints import thumbnail
-from activegen.data.images import RealImages
-from activegen.data.prompts import Prompts
 from activegen.data.splits import folds, held_out
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.model import DiffusionModel
@@ -30,14 +28,15 @@ from activegen.diffusion.sampling import Sampling, Term
 from activegen.guidance.memory_bank import MemoryBank
 from activegen.loop.executor import Executor, LocalExecutor
 from activegen.loop.generating import Generator, batches
-from activegen.loop.judging import NOT_NEEDED, Judge
-from activegen.loop.mining import Judged, MiningSettings, mine
-from activegen.loop.proposing import Origin, ProposalSettings, propose_guided, propose_plain
-from activegen.records import Request, TaskModel, UserError, Verdict, fingerprint
+from activegen.loop.judging import NOT_NEEDED, OUTSCORED, Judge
+from activegen.loop.mining import MiningSettings
+from activegen.loop.proposing import Origin
+from activegen.loop.task import Real, Task
+from activegen.records import Request, TaskModel, UserError, Verdict, choose, fingerprint
+from activegen.scores import SCORES
 from activegen.store import RoundStore, Store, from_png
-from activegen.tasks.evaluate import evaluate
 from activegen.tasks.learner import Learner, weights_hash
-from activegen.tasks.pool import Pool, gather, generated
+from activegen.tasks.pool import Pool
 
 SAVE_SECONDS = 60.0
 
@@ -82,18 +81,43 @@ class ArmSettings:
     """What one arm of a comparison does; all have the same real images and optimiser steps.
 
     Args:
-        generate: "none", "plain" (from prompts alone) or "guided" (from mistakes).
+        generate: "none", "plain" (without knowing the learner), "selected" (the best of several
+            plain ones, as in pool-based active learning) or "guided" (from mistakes).
         judge: check labels and copies; without, only what is no picture or leaks is rejected.
+        pool: candidates for each image of a "selected" arm.
+        by: the score of the learner that they are ranked by, a name in ``scores.SCORES``.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     generate: str = "guided"
     judge: bool = True
+    pool: int = 4
+    by: str = "entropy"
 
     def __post_init__(self):
-        if self.generate not in ("none", "plain", "guided"):
-            raise UserError(f"an arm generates none, plain or guided; not '{self.generate}'")
+        if self.generate not in ("none", "plain", "selected", "guided"):
+            raise UserError(
+                f"an arm generates none, plain, selected or guided; not '{self.generate}'"
+            )
+        if self.pool < 1:
+            raise UserError(f"an arm's pool is {self.pool}; give at least 1 candidate an image")
+        choose(SCORES, self.by, "score")
+
+
+@dataclass(frozen=True)
+class Learners:
+    """What steers a round.
+
+    Args:
+        main: the learner.
+        committee: it and those that mine, each trained on other images.
+        bank: latents of earlier images.
+    """
+
+    main: TaskModel
+    committee: tuple[TaskModel, ...]
+    bank: MemoryBank
 
 
 @dataclass(frozen=True)
@@ -101,34 +125,31 @@ class Parts:
     """What a recipe brings to the loop.
 
     Args:
+        task: what a label is: ``Classifying`` or ``Segmenting``.
         train: all labelled real images.
         test: for reported figures alone.
-        size: height and width of the learner's images.
         learner: makes an untrained one; the same each time.
-        prompts: of the classes.
         model: loads the diffusion model, when the first round needs it.
         sampling: how it draws.
-        steering: ways of drawing for the learner and the memory bank of a round.
+        steering: ways of drawing for the learners and the memory bank of a round.
         decoder: for the pictures that gradients see; None = the model's own.
         judge: of the arms that have one, and of those that have none.
-        loop, mining, proposal: settings.
+        loop, mining: settings.
         seed: of splits, mining and proposals.
         executor: carries out the drawing.
     """
 
-    train: RealImages
-    test: RealImages
-    size: int
+    task: Task
+    train: Real
+    test: Real
     learner: Callable[[], Learner]
-    prompts: Prompts
     model: Callable[[], DiffusionModel]
     sampling: Sampling
-    steering: Callable[[TaskModel, MemoryBank], Mapping[str, Sequence[Term]]]
+    steering: Callable[[Learners], Mapping[str, Sequence[Term]]]
     decoder: Callable[[DiffusionModel], Decoder | None]
     judge: Callable[[ArmSettings], Judge]
     loop: LoopSettings
     mining: MiningSettings
-    proposal: ProposalSettings
     seed: int = 0
     executor: Executor = field(default_factory=LocalExecutor)
 
@@ -168,11 +189,12 @@ class _Run:
         self.learners = {
             name: parts.learner() for name in {"main", *(m.learner for m in self.miners)}
         }
-        self.real = {name: gather(images, parts.size) for name, images in self._seen().items()}
+        gathered = parts.task.gathered
+        self.real = {name: gathered(images) for name, images in self._seen().items()}
         # where nothing is held out the main learner sees everything from the start
         held_out = any(miner.learner == "main" for miner in self.miners)
-        self.everything = gather(parts.train, parts.size) if held_out else self.real["main"]
-        self.test = gather(parts.test, parts.size)
+        self.everything = gathered(parts.train) if held_out else self.real["main"]
+        self.test = gathered(parts.test)
         self._model: DiffusionModel | None = None
 
     def round(self, number: int, stored: RoundStore) -> dict[str, Any]:
@@ -195,14 +217,14 @@ class _Run:
             stored.write_verdicts(verdicts)
         return summary | _counts(verdicts) | {"seconds": seconds}
 
-    def _seen(self) -> dict[str, RealImages]:
+    def _seen(self) -> dict[str, Any]:
         """What each learner trains on before the mined images are merged."""
         seen = {miner.learner: miner.seen for miner in self.miners}
         return {"main": self.parts.train} | seen
 
     def _train(self, number: int, miners: bool) -> None:
         loop = self.parts.loop
-        synthetic = self._synthetic(number)
+        synthetic = self.parts.task.synthetic(self.store.accepted(before_round=number))
         names = list(self.learners) if miners else ["main"]
         for name in names:
             learner = self.learners[name]
@@ -242,62 +264,37 @@ class _Run:
     def _file(self, name: str, number: int) -> Path:
         return self.folder / "learners" / f"{number:04d}-{name}.safetensors"
 
-    def _synthetic(self, number: int) -> Pool:
-        accepted = [sample for sample, _ in self.store.accepted(before_round=number)]
-        images = [from_png(sample.image) for sample in accepted]
-        size = self.parts.size
-        shape = torch.zeros(0, 3, size, size, dtype=torch.uint8)
-        labels = torch.tensor([s.request.target for s in accepted], dtype=torch.int64)
-        return generated(torch.stack(images) if images else shape, labels, size)
-
     def _evaluated(self, number: int) -> dict[str, Any]:
         loop = self.parts.loop
         if (number + 1) % loop.evaluate_every and number + 1 < loop.rounds:
             return {}
-        seen = evaluate(self.learners["main"].averaged, self.test.images, self.test.labels)
-        return {
-            "accuracy": seen.accuracy,
-            "per_class": list(seen.per_class),
-            "worst_class": seen.worst_class,
-            "ece": seen.ece,
-        }
+        task = self.parts.task
+        return {"figure": task.figure} | task.evaluated(self.learners["main"].averaged, self.test)
 
     def _plan(self, number: int) -> list[Request]:
-        parts = self.parts
+        parts, settings = self.parts, self.settings
         rng = np.random.default_rng((parts.seed, number))
         origin = Origin(number, self.arm, self._state())
-        classes, budget = parts.train.classes, parts.proposal.budget
-        count = parts.proposal.candidates
-        if self.settings.generate == "plain":
-            return propose_plain(count, classes, parts.prompts, origin, rng)
-        references = mine(self._judged(), count, parts.mining, rng)
-        progress = number / max(parts.loop.generating - 1, 1)
-        # the ways of drawing stand together within the budget, and again in what may replace it
-        return [
-            request
-            for some in (references[:budget], references[budget:])
-            for request in propose_guided(
-                some, classes, parts.prompts, parts.proposal, progress, origin, rng
-            )
-        ]
+        if settings.generate == "guided":
+            progress = number / max(parts.loop.generating - 1, 1)
+            return parts.task.propose(self._judged(), parts.train, progress, origin, rng)
+        selecting = settings.generate == "selected"
+        count = parts.task.budget * settings.pool if selecting else parts.task.candidates
+        return parts.task.propose_plain(count, parts.train, origin, rng)
 
-    def _judged(self) -> list[Judged]:
+    def _judged(self) -> list[Any]:
         """Every image that can be mined, as a learner sees it that was not trained on it."""
-        judged = []
-        for miner in self.miners:
-            pool = gather(miner.unseen, self.parts.size)
-            seen = evaluate(self.learners[miner.learner].averaged, pool.images, pool.labels)
-            wrong = (seen.predictions != pool.labels).tolist()
-            rows = zip(
-                miner.unseen.ids, miner.unseen.labels, seen.losses.tolist(), wrong, strict=True
-            )
-            judged += [Judged(*row) for row in rows]
-        return judged
+        judged = self.parts.task.judged
+        return [
+            one
+            for miner in self.miners
+            for one in judged(self.learners[miner.learner].averaged, miner.unseen)
+        ]
 
     def _state(self) -> str:
         """Names all that steers this round's images beside their requests."""
-        task = weights_hash(self.learners["main"].averaged)
-        return fingerprint({"task": task, "bank": self._bank().id, "recipe": self.recipe})
+        learners = [weights_hash(self.learners[name].averaged) for name in sorted(self.learners)]
+        return fingerprint({"of": learners, "bank": self._bank().id, "recipe": self.recipe})
 
     def _bank(self) -> MemoryBank:
         complete = [k for k in self.store.rounds() if self.store.round(k).complete]
@@ -319,14 +316,19 @@ class _Run:
     def _drawn_and_judged(
         self, number: int, plan: list[Request], stored: RoundStore, seconds: dict[str, float]
     ) -> list[Verdict]:
-        """Batch by batch until the budget is filled; what is left of the plan is not drawn."""
-        parts = self.parts
+        """Batch by batch until the budget is filled; what is left of the plan is not drawn.
+
+        Of a "selected" arm everything is drawn, and the best are kept.
+        """
+        parts, selecting = self.parts, self.settings.generate == "selected"
         present, drawn = stored.shards(), {s.request.id: s for s in stored.samples()}
         jobs = batches(plan, parts.loop.batch)
         missing = [job for job in jobs if job[0] not in present]
         made = parts.executor.map(self._generator(), missing) if missing else iter(())
-        earlier, needed = self._earlier(number), parts.proposal.budget
+        budget = parts.task.budget
+        earlier, needed = self._earlier(number), len(plan) if selecting else budget
         verdicts: list[Verdict] = []
+        values: dict[str, float] = {}
         for index, requests in jobs:
             if needed == 0:
                 verdicts += [Verdict(request.id, False, NOT_NEEDED) for request in requests]
@@ -346,21 +348,27 @@ class _Run:
                 accepted = {v.id for v in verdicts if v.accepted}
                 new = [from_png(s.image) for s in samples if s.request.id in accepted]
                 earlier = torch.cat([earlier, *(thumbnail(image) for image in new)])
-        return verdicts
+                values |= {s.request.id: s.scores[self.settings.by] for s in samples}
+        return best(verdicts, values, budget) if selecting else verdicts
 
     def _generator(self) -> Generator:
         """Of this round."""
-        parts, task = self.parts, self.learners["main"].averaged
-        model, train = self._diffusion(), parts.train
+        parts, learner = self.parts, self.learners["main"].averaged
+        model = self._diffusion()
         return Generator(
+            task=parts.task,
             model=model,
             sampling=parts.sampling,
-            steering=parts.steering(task, self._bank()),
-            reference=lambda id: train.image(train.index_of(id)),
-            task=task,
+            steering=parts.steering(Learners(learner, self._committee(), self._bank())),
+            real=parts.train,
+            learner=learner,
+            measured=tuple({"entropy", "cross_entropy", self.settings.by}),
             decoder=parts.decoder(model),
             made_by=model.made_by(),
         )
+
+    def _committee(self) -> tuple[TaskModel, ...]:
+        return tuple(self.learners[name].averaged for name in sorted(self.learners))
 
     def _earlier(self, number: int) -> Tensor:
         images = [from_png(s.image) for s, _ in self.store.accepted(before_round=number)]
@@ -373,8 +381,8 @@ class _Miner:
     """A learner, what it trains on, and what it therefore may judge."""
 
     learner: str
-    seen: RealImages
-    unseen: RealImages
+    seen: Any
+    unseen: Any
 
 
 def _miners(parts: Parts, settings: ArmSettings) -> list[_Miner]:
@@ -385,6 +393,16 @@ def _miners(parts: Parts, settings: ArmSettings) -> list[_Miner]:
         return [_Miner("main", rest, held)]
     pieces = folds(parts.train, parts.mining.folds, parts.seed)
     return [_Miner(f"fold-{k}", rest, fold) for k, (rest, fold) in enumerate(pieces)]
+
+
+def best(verdicts: Sequence[Verdict], values: Mapping[str, float], count: int) -> list[Verdict]:
+    """Of those that were accepted, the ``count`` with the highest values; ties in their order."""
+    accepted = [verdict.id for verdict in verdicts if verdict.accepted]
+    kept = set(sorted(accepted, key=lambda id: -values[id])[:count])
+    return [
+        replace(v, accepted=False, reason=OUTSCORED) if v.accepted and v.id not in kept else v
+        for v in verdicts
+    ]
 
 
 def _counts(verdicts: Sequence[Verdict]) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from activegen.data.fingerprints import thumbnail
 from activegen.data.images import RealImages
-from activegen.data.readers import read_images
+from activegen.data.readers import READERS, read_images, read_scenes
+from activegen.data.scenes import RealScenes
 from activegen.data.splits import few_shot
+from activegen.loop.task import Real
 from activegen.recipes.schema import DataSpec, SplitSpec
 from activegen.records import UserError
 
@@ -29,11 +31,11 @@ class Data:
         train, test: what is learnt from, and what figures are measured on.
         real: fingerprints of the training images.
         forbidden: of all val and test images, also of those that no figure is measured on.
-        fingerprint: of names, labels and pixels of all of them.
+        fingerprint: of names, labels or masks, and pixels of all of them.
     """
 
-    train: RealImages
-    test: RealImages
+    train: Real
+    test: Real
     real: Thumbnails
     forbidden: Float[Tensor, "m 3 16 16"]
     fingerprint: str
@@ -59,18 +61,19 @@ def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Dat
                 f"{whole.name} has the classes {', '.join(whole.classes)}; {other.name} has "
                 f"{', '.join(other.classes)}: they must be the same, in the same order"
             )
-    train = whole
-    if spec.train.per_class is not None:
-        train = few_shot(whole, spec.train.per_class, seed)
+    train, few = whole, spec.train
+    number = few.per_class if isinstance(whole, RealImages) else few.count
+    if number is not None:
+        train = few_shot(whole, number, seed)
     limited = test if spec.test.limit is None else _at_most(test, spec.test.limit, seed)
     digest = hashlib.sha256()
     count, total = 0, len(train) + sum(len(of) for of in others)
     prints: list[list[Tensor]] = []
     for images in (train, *others):
         prints.append([])
-        for index, (id, label) in enumerate(zip(images.ids, images.labels, strict=True)):
+        for index, id in enumerate(images.ids):
             pixels = images.image(index)
-            digest.update(f"{id}\n{images.classes[label]}\n{tuple(pixels.shape)}\n".encode())
+            digest.update(f"{id}\n{_named(images, index)}\n{tuple(pixels.shape)}\n".encode())
             digest.update(pixels.contiguous().numpy().tobytes())
             prints[-1].append(thumbnail(pixels))
             count += 1
@@ -84,7 +87,15 @@ def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Dat
     )
 
 
-def read_split(spec: DataSpec, split: SplitSpec) -> RealImages:
+def _named(images: Real, index: int) -> str:
+    """What the label of an image is, as text."""
+    if isinstance(images, RealImages):
+        return images.classes[images.labels[index]]
+    mask = images.mask(index).contiguous().numpy().tobytes()
+    return f"{images.classes} {hashlib.sha256(mask).hexdigest()}"
+
+
+def read_split(spec: DataSpec, split: SplitSpec) -> Real:
     """All images of a split.
 
     Raises:
@@ -94,13 +105,17 @@ def read_split(spec: DataSpec, split: SplitSpec) -> RealImages:
     if spec.strict:
         options.setdefault("strict", True)
     path = str(Path(spec.path).expanduser()) if spec.path.startswith("~") else spec.path
-    return read_images(spec.layout, path, split.split, **options)
+    reader = read_images if spec.layout in READERS else read_scenes
+    return reader(spec.layout, path, split.split, **options)
 
 
-def _at_most(images: RealImages, limit: int, seed: int) -> RealImages:
+def _at_most(images: Real, limit: int, seed: int) -> Real:
     """The same choice for the same seed."""
     if limit < 1:
         raise UserError(f"data.test.limit is {limit}; give at least 1, or null for all")
+    if isinstance(images, RealScenes):
+        order = np.random.default_rng(seed).permutation(len(images))
+        return images.subset(sorted(order[:limit].tolist()))
     chosen: list[int] = []
     for label, positions in images.by_class().items():
         order = np.random.default_rng((seed, label)).permutation(len(positions))

@@ -9,17 +9,13 @@ import torch
 
 from activegen.guidance import MemoryBank
 from activegen.loop.generating import Generator, batches
-from activegen.loop.mining import Judged, mine
-from activegen.loop.proposing import Origin, ProposalSettings, propose_guided
-from activegen.loop.rounds import ArmSettings
+from activegen.loop.proposing import Origin
+from activegen.loop.rounds import ArmSettings, Learners
 from activegen.recipes.run import Run
-from activegen.records import Request, Sample, UserError, Verdict, fingerprint
+from activegen.records import Request, Sample, TaskModel, UserError, Verdict, fingerprint
 from activegen.store import RoundStore, Store
 from activegen.store.files import open_folder
-from activegen.tasks.classifier import Classifier
-from activegen.tasks.evaluate import evaluate
 from activegen.tasks.learner import weights_hash
-from activegen.tasks.pool import gather
 
 ARM = "generate"
 
@@ -32,7 +28,7 @@ def draw(run: Run, checkpoint: Path, count: int) -> list[Verdict]:
 
     Args:
         run: of the recipe; its folder is where the images go.
-        checkpoint: weights of the classifier.
+        checkpoint: weights of the learner.
         count: images.
 
     Raises:
@@ -41,18 +37,18 @@ def draw(run: Run, checkpoint: Path, count: int) -> list[Verdict]:
     if count < 1:
         raise UserError(f"--count is {count}; give at least 1")
     run.check()
-    task = run.trained(checkpoint)
+    learner = run.trained(checkpoint)
     train = run.data.train
     made_of = fingerprint([run.recipe.fingerprint, run.data.fingerprint, run.place.fingerprint])
-    state = fingerprint([made_of, weights_hash(task), count])
+    state = fingerprint([made_of, weights_hash(learner), count])
     store = Store.create_or_open(str(run.folder / "store"), state, train.classes)
     stored = store.round(0)
     plan = stored.plan()
     if plan is None:
-        plan = _requests(run, task, count, state)
+        plan = _requests(run, learner, count, state)
         stored.write_plan(plan)
     if not stored.complete:
-        _drawn(run, task, plan, stored)
+        _drawn(run, learner, plan, stored)
         judge = run.judge(ArmSettings("guided", judge=True))
         verdicts = judge.verdicts(plan, stored.samples(), torch.zeros(0, 3, 16, 16))
         stored.write_verdicts(verdicts)
@@ -61,29 +57,22 @@ def draw(run: Run, checkpoint: Path, count: int) -> list[Verdict]:
     return stored.verdicts() or []
 
 
-def _requests(run: Run, task: Classifier, count: int, state: str) -> list[Request]:
+def _requests(run: Run, learner: TaskModel, count: int, state: str) -> list[Request]:
     """As the last round of the loop would ask."""
-    train = run.data.train
-    pool = gather(train, run.recipe.data.size)
-    seen = evaluate(task, pool.images, pool.labels)
-    wrong = (seen.predictions != pool.labels).tolist()
-    rows = zip(train.ids, train.labels, seen.losses.tolist(), wrong, strict=True)
+    train, task = run.data.train, run.task.only_guided(count)
     rng = np.random.default_rng((run.recipe.seed, count))
-    references = mine([Judged(*row) for row in rows], count, run.recipe.mining, rng)
-    shares = run.recipe.proposal.adversarial_share
-    settings = ProposalSettings(count, plain_share=0.0, adversarial_share=shares)
-    origin = Origin(0, ARM, state)
-    return propose_guided(references, train.classes, run.prompts, settings, 1.0, origin, rng)
+    return task.propose(task.judged(learner, train), train, 1.0, Origin(0, ARM, state), rng)
 
 
-def _drawn(run: Run, task: Classifier, plan: list[Request], stored: RoundStore) -> None:
-    model, train = run.model(), run.data.train
+def _drawn(run: Run, learner: TaskModel, plan: list[Request], stored: RoundStore) -> None:
+    model = run.model()
     generator = Generator(
+        task=run.task,
         model=model,
         sampling=run.recipe.sampling,
-        steering=run.ways(task, MemoryBank()),
-        reference=lambda id: train.image(train.index_of(id)),
-        task=task,
+        steering=run.ways(Learners(learner, (learner,), MemoryBank())),
+        real=run.data.train,
+        learner=learner,
         decoder=run.decoder(model),
         made_by=model.made_by(),
     )
@@ -100,6 +89,8 @@ def _write_pictures(
         target = sample.request.target
         files = open_folder(str(folder / folder_name(target, classes[target])))
         files.write(f"{sample.request.id}.png", sample.image)
+        if sample.mask:
+            files.write(f"{sample.request.id}-mask.png", sample.mask)
 
 
 def folder_name(target: int, name: str) -> str:

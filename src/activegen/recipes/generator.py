@@ -12,18 +12,19 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from activegen.data.images import RealImages
 from activegen.data.prompts import Prompts, bare
 from activegen.diffusion.attention import focus
+from activegen.diffusion.control import Control
 from activegen.diffusion.decoders import Decoder, LinearDecoder, TinyDecoder
 from activegen.diffusion.levels import SCHEDULERS
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Sampling
 from activegen.diffusion.stable_diffusion import StableDiffusion
-from activegen.recipes.schema import ModelSpec
+from activegen.loop.task import Real
+from activegen.recipes.schema import ControlSpec, ModelSpec
 from activegen.records import UserError, choose, fingerprint
 from activegen.store.files import open_folder
-from activegen.zoo import LAND_COVER
+from activegen.zoo import LAND_COVER, LAND_COVER_SCENES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PARTS = ("unet", "vae", "text_encoder")
@@ -38,31 +39,45 @@ class Place:
     Args:
         path: a folder, or a Hub id.
         folder: the folder; None for a Hub id, which nothing is known of before it is loaded.
+        parts: its sub-folders; "" where the folder itself is the only one.
     """
 
     path: str
     folder: Path | None
+    parts: tuple[str, ...] = PARTS
 
     @classmethod
-    def of(cls, path: str) -> "Place":
-        """What a recipe means by ``model.path``.
+    def of(cls, path: str, scenes: bool = False) -> "Place":
+        """What a recipe means by ``model.path``; the embedded one draws tiles or scenes.
 
         Raises:
             UserError: there is no such folder.
         """
-        folder = LAND_COVER if path == "embedded" else Path(path).expanduser()
+        embedded = LAND_COVER_SCENES if scenes else LAND_COVER
+        return cls._of(path, embedded, "model.path", PARTS)
+
+    @classmethod
+    def of_control(cls, path: str) -> "Place":
+        """What a recipe means by the path of a ControlNet.
+
+        Raises:
+            UserError: there is no such folder.
+        """
+        return cls._of(path, LAND_COVER_SCENES / "controlnet", "segmentation.controls", ("",))
+
+    @classmethod
+    def _of(cls, path: str, embedded: Path, key: str, parts: tuple[str, ...]) -> "Place":
+        folder = embedded if path == "embedded" else Path(path).expanduser()
         if folder.is_dir():
-            return cls(str(folder), folder)
+            return cls(str(folder), folder, parts)
         if path == "embedded":
             raise UserError(
                 f"the embedded generator is missing from this installation ({folder}); install "
-                "activegen again, or give a folder: --set model.path=<folder>"
+                f"activegen again, or give a folder in {key}"
             )
         if path.count("/") != 1 or path.startswith((".", "/", "~")):
-            raise UserError(
-                f"model.path: there is no folder '{path}'; give one in diffusers' layout"
-            )
-        return cls(path, None)
+            raise UserError(f"{key}: there is no folder '{path}'; give one in diffusers' layout")
+        return cls(path, None, parts)
 
     @property
     def fingerprint(self) -> str:
@@ -70,7 +85,8 @@ class Place:
         if self.folder is None:
             return fingerprint(self.path)
         digest = hashlib.sha256()
-        for part in (*PARTS, "tokenizer", "scheduler"):
+        others = () if self.parts == ("",) else ("tokenizer", "scheduler")
+        for part in (*self.parts, *others):
             for file in sorted((self.folder / part).glob("*")):
                 if file.suffix in (".json", ".txt", ".safetensors"):
                     digest.update(f"{part}/{file.name}\n{file.stat().st_size}\n".encode())
@@ -85,12 +101,13 @@ class Place:
         """
         if self.folder is None:
             return
-        for part in PARTS:
+        for part in self.parts:
             folder = self.folder / part
             if not (folder / "config.json").is_file():
+                has = ", ".join(self.parts) if self.parts[0] else "a ControlNet's config.json"
                 raise UserError(
-                    f"'{self.folder}' is no model in diffusers' layout: {part}/config.json is "
-                    "missing; give the folder that has unet, vae, text_encoder and tokenizer"
+                    f"'{self.folder}' is no model in diffusers' layout: "
+                    f"{folder / 'config.json'} is missing; give the folder that has {has}"
                 )
             weights = sorted(folder.glob("*.safetensors"))
             if not weights:
@@ -116,13 +133,24 @@ class Place:
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"'{self.path}' has no tokenizer that can be read: {error}") from error
 
-    def load(self, spec: ModelSpec, device: torch.device) -> StableDiffusion:
-        """The model.
+    def load(
+        self, spec: ModelSpec, device: torch.device, controls: Sequence[ControlSpec] = ()
+    ) -> StableDiffusion:
+        """The model, with its ControlNets.
 
         Raises:
             UserError: as `StableDiffusion.load` does.
         """
-        return StableDiffusion.load(self.path, device, DTYPES[spec.dtype], spec.attention_size)
+        dtype = DTYPES[spec.dtype]
+        nets = [
+            Control.load(
+                Place.of_control(of.path).path, of.scale, of.guess, of.start, of.stop, dtype
+            )
+            for of in controls
+        ]
+        return StableDiffusion.load(
+            self.path, device, dtype, spec.attention_size, controls=nets, size=spec.size
+        )
 
 
 def device(name: str) -> torch.device:
@@ -180,9 +208,7 @@ def check_decoder(word: str) -> None:
         TinyDecoder(word.removeprefix("tiny:"))
 
 
-def decoder(
-    word: str, model: DiffusionModel, train: RealImages, folder: Path, of: str
-) -> Decoder | None:
+def decoder(word: str, model: DiffusionModel, train: Real, folder: Path, of: str) -> Decoder | None:
     """For pictures that gradients see; None is the model's own.
 
     Args:
@@ -210,7 +236,7 @@ def decoder(
 
 
 @torch.inference_mode()
-def _fitted(model: DiffusionModel, train: RealImages) -> LinearDecoder:
+def _fitted(model: DiffusionModel, train: Real) -> LinearDecoder:
     """On real images' latents and what the model makes of them, evenly over the training set."""
     chosen = sorted({len(train) * k // PAIRS for k in range(min(PAIRS, len(train)))})
     latents: list[Tensor] = []

@@ -7,17 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from activegen.data.prompts import bare
 from activegen.diffusion.levels import Level
 from activegen.diffusion.model import Conditioning
-from activegen.diffusion.sampling import Batch, seeded
+from activegen.loop.proposing import Origin
+from activegen.loop.rounds import ArmSettings
 from activegen.recipes.run import Run
 from activegen.recipes.steering import gradients
 from activegen.scores import cross_entropy
-from activegen.tasks.pool import gather
 
 PATIENCE = 5.0  # seconds that a measured batch may take
 
@@ -73,7 +73,7 @@ def plan(run: Run) -> list[ArmPlan]:
 
 def judge_steps(run: Run) -> int:
     """Optimiser steps of the model that checks labels."""
-    spec = run.recipe.judge
+    spec = run.judging
     needed = any(a.judge and a.generate != "none" for a in run.recipe.arms.values())
     return spec.members * spec.steps if needed and spec.network else 0
 
@@ -97,7 +97,7 @@ def _arm(run: Run, arm: str) -> ArmPlan:
     generating = 0 if settings.generate == "none" else loop.generating
     images = batches = with_gradient = 0
     for number in range(generating):
-        for way, count in _counts(run, settings.generate, number).items():
+        for way, count in _counts(run, settings, number).items():
             images += count
             batches += math.ceil(count / loop.batch)
             with_gradient += count * gradients(recipe.guidance.get(way, ()), steps)
@@ -111,11 +111,15 @@ def _arm(run: Run, arm: str) -> ArmPlan:
     )
 
 
-def _counts(run: Run, generate: str, number: int) -> dict[str, int]:
-    proposal = run.recipe.proposal
-    if generate == "plain":
+def _counts(run: Run, settings: ArmSettings, number: int) -> dict[str, int]:
+    spec = run.recipe.segmentation
+    proposal = run.recipe.proposal if spec is None else spec.proposal
+    repeats = run.recipe.mining.max_repeats if spec is None else spec.proposal.max_repeats
+    if settings.generate == "selected":
+        return {"plain": proposal.budget * settings.pool}
+    if settings.generate == "plain":
         return {"plain": proposal.budget}
-    budget = min(proposal.budget, len(run.data.train) * run.recipe.mining.max_repeats)
+    budget = min(proposal.budget, len(run.data.train) * repeats)
     shares = proposal.shares(number / max(run.recipe.loop.generating - 1, 1))
     counts = {way: round(budget * share) for way, share in shares.items()}
     most = max(counts, key=lambda way: counts[way])
@@ -134,7 +138,7 @@ def _learner_steps(run: Run, generate: str, generating: int) -> int:
 
 def _learner_step(run: Run) -> float:
     learner = run.learner()
-    pool = gather(run.data.train.subset(range(min(len(run.data.train), 64))), run.recipe.data.size)
+    pool = run.task.gathered(run.data.train.subset(range(min(len(run.data.train), 64))))
     last = min(learner.settings.steps, 4)
     learner.train(pool, 1)
     if last == 1:
@@ -145,18 +149,14 @@ def _learner_step(run: Run) -> float:
 
 
 def _first(run: Run, count: int) -> tuple[Tensor, Conditioning, Level, Tensor]:
-    """Latents, text and level of a first step, and targets."""
-    model, sampling = run.model(), run.recipe.sampling
-    noise, rngs = seeded(range(count), model.noise_shape)
-    noise = noise.to(model.device)
-    name = run.data.train.classes[0]
-    wording = run.prompts.words[name][0]
-    prompt = run.prompts.templates[0].replace("{word}", wording)
-    text = model.condition([prompt] * count, [bare(wording)] * count, sampling.negative_prompt)
-    target = torch.zeros(count, dtype=torch.long, device=model.device)
-    solver = Batch(model, sampling, noise, rngs, text, target).solver()
+    """Latents, conditioning and level of a first step, and targets."""
+    rng, origin = np.random.default_rng(0), Origin(0, "plan", "")
+    requests = run.task.propose_plain(count, run.data.train, origin, rng)
+    batch = run.task.batch(requests, run.model(), run.recipe.sampling, run.data.train)
+    solver = batch.solver()
     level = solver.levels[0]
-    return solver.latents(solver.start(noise), level), text, level, target
+    latents = solver.latents(solver.start(batch.noise), level)
+    return latents, batch.conditioning, level, batch.target
 
 
 def _denoiser_step(run: Run, count: int) -> float:
@@ -170,7 +170,7 @@ def _denoiser_step(run: Run, count: int) -> float:
 def _gradient(run: Run, count: int) -> float:
     model = run.model()
     latents, text, level, target = _first(run, count)
-    task = run.classifier().to(run.device).eval()
+    task = run.network().to(run.device).eval()
     with tempfile.TemporaryDirectory() as folder:
         decode = run.decoder(model, Path(folder)) or model.full
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from activegen.loop.executor import Executor
-from activegen.tasks.classifier import Classifier
 from activegen.tasks.learner import Learner, TrainSettings
 from activegen.tasks.pool import Pool
+from activegen.tasks.task_network import TaskNetwork
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -44,12 +44,12 @@ class WatchedLearner(Learner):
 
     def __init__(
         self,
-        classifier: Classifier,
+        model: TaskNetwork,
         settings: TrainSettings,
         device: Any,
         tell: Callable[[int, int], None],
     ):
-        super().__init__(classifier, settings, device)
+        super().__init__(model, settings, device)
         self._tell = tell
 
     def train(

@@ -22,7 +22,7 @@ import platform
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,30 +30,38 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
+from activegen.data.palettes import PALETTES, Palette
 from activegen.data.prompts import Prompts, prompts_for
+from activegen.data.splits import folds
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.stable_diffusion import StableDiffusion
-from activegen.guidance import MemoryBank
+from activegen.guidance import Inpaint, MemoryBank
+from activegen.loop.classifying import Classifying
 from activegen.loop.executor import LocalExecutor
-from activegen.loop.judging import Judge, trusting
+from activegen.loop.judging import Believed, Judge, JudgeSettings, LabelCheck, trusting
+from activegen.loop.judging_masks import BelievedPixels, MaskJudgeSettings, loss_thresholds
 from activegen.loop.proposing import ADVERSARIAL, GUIDED
-from activegen.loop.rounds import ArmSettings, Parts, active_generation
+from activegen.loop.rounds import ArmSettings, Learners, Parts, active_generation
+from activegen.loop.segmenting import Painting, Segmenting
+from activegen.loop.task import Real, Task
 from activegen.recipes import data, generator, steering
 from activegen.recipes.progress import Event, Observer, WatchedExecutor, WatchedLearner, silent
-from activegen.recipes.schema import Recipe
-from activegen.records import TaskModel, UserError, fingerprint
+from activegen.recipes.schema import ControlSpec, Recipe
+from activegen.records import TaskModel, UserError, choose, fingerprint
 from activegen.store import Store
 from activegen.store.files import open_folder
-from activegen.tasks.classifier import Classifier
 from activegen.tasks.committee import Committee
 from activegen.tasks.learner import Learner
 from activegen.tasks.networks import build
-from activegen.tasks.pool import gather
 from activegen.tasks.seeding import seeded
+from activegen.tasks.segmenters import build_segmenter
+from activegen.tasks.task_network import TaskNetwork
 
 LIBRARIES = ("activegen", "torch", "torchvision", "diffusers", "transformers", "accelerate")
+FIGURES = ("accuracy", "miou", "boundary_iou", "pixel_accuracy")  # of a round's summary
 FREE = 200 * 2**20  # bytes of disk without which no run begins
 
 
@@ -81,17 +89,19 @@ class Run:
         generator.check_decoder(self.recipe.model.decoder)
         self._check_ways()
         if self.generates:
-            self.place.check()
+            for place in (self.place, *self.control_places):
+                place.check()
         classes = self.data.train.classes
-        task = self.classifier().to(self.device)
-        steering.terms(self.recipe.guidance, task, MemoryBank())
+        _ = self.task
+        network = self.network().to(self.device)
+        self.ways(Learners(network, (network, network), MemoryBank()))
         steering.check_gradients(self.recipe.guidance, self.recipe.sampling.num_steps)
         if self.generates:
             generator.check_prompts(self.place.tokenizer(), self.prompts, classes)
             if self.place.folder is None:
                 self.model()
         if self._judged:
-            self._network(self.recipe.judge.network, False, "judge", 0)
+            self._network(self.judging.network, False, "judge", 0)
         for arm in self.recipe.arms:
             root = self.folder / "arms" / arm / "store"
             if (root / "store.json").exists():
@@ -131,9 +141,48 @@ class Run:
         return prompts_for(self.data.train.classes, spec.templates, spec.words)
 
     @cached_property
+    def task(self) -> Task:
+        """What a label is."""
+        recipe, spec = self.recipe, self.recipe.segmentation
+        height, width = recipe.data.height_width
+        if spec is None:
+            return Classifying(height, self.prompts, recipe.mining, recipe.proposal)
+        classes = self.data.train.classes
+        known = dict(zip(classes, range(len(classes)), strict=True))
+        paintings = []
+        for of in spec.controls:
+            palette = Palette.own(classes) if of.palette == "own" else PALETTES[of.palette]
+            palette.of(classes, of.ontology)
+            paintings.append(Painting(palette, of.ontology))
+        return Segmenting(
+            (height, width),
+            self.prompts,
+            spec.proposal,
+            tuple(paintings),
+            spec.objects,
+            frozenset(choose(known, name, "class") for name in spec.background),
+        )
+
+    @cached_property
     def place(self) -> generator.Place:
         """Of the diffusion model."""
-        return generator.Place.of(self.recipe.model.path)
+        return generator.Place.of(self.recipe.model.path, self.recipe.segmentation is not None)
+
+    @cached_property
+    def control_places(self) -> tuple[generator.Place, ...]:
+        """Of the ControlNets."""
+        return tuple(generator.Place.of_control(of.path) for of in self._controls)
+
+    @property
+    def _controls(self) -> tuple[ControlSpec, ...]:
+        spec = self.recipe.segmentation
+        return () if spec is None else spec.controls
+
+    @property
+    def judging(self) -> JudgeSettings | MaskJudgeSettings:
+        """Settings of the judge."""
+        spec = self.recipe.segmentation
+        return self.recipe.judge if spec is None else spec.judge
 
     @property
     def generates(self) -> bool:
@@ -147,14 +196,15 @@ class Run:
         diffusion model's files. Not: paths, the device, versions of libraries, the other arms.
         """
         settings = self.recipe.arms[arm]
-        model = "" if settings.generate == "none" else self.place.fingerprint
-        own = {"generate": settings.generate, "judge": settings.judge}
+        places = [] if settings.generate == "none" else [self.place, *self.control_places]
+        model = [place.fingerprint for place in places]
+        own = asdict(settings)
         return fingerprint([self.recipe.fingerprint, self.data.fingerprint, model, own])
 
     def model(self) -> StableDiffusion:
         """The diffusion model, loaded once."""
         if self._loaded is None:
-            self._loaded = self.place.load(self.recipe.model, self.device)
+            self._loaded = self.place.load(self.recipe.model, self.device, self._controls)
         return self._loaded
 
     @cached_property
@@ -162,8 +212,8 @@ class Run:
         """Of the diffusion model and the learner."""
         return generator.device(self.recipe.model.device)
 
-    def classifier(self) -> Classifier:
-        """The untrained classifier; the same in each arm."""
+    def network(self) -> TaskNetwork:
+        """The untrained classifier or segmenter; the same in each arm."""
         spec = self.recipe.learner
         return self._network(spec.network, spec.pretrained, "learner", 0)
 
@@ -172,38 +222,90 @@ class Run:
         settings = self.recipe.training
         settings = replace(settings, seed=settings.seed + self.recipe.seed)
         # in evaluation mode: one that is read from a file may judge before it is trained on
-        classifier = self.classifier().eval()
-        return WatchedLearner(classifier, settings, self.device, self._tell("train", arm))
+        network = self.network().eval()
+        return WatchedLearner(network, settings, self.device, self._tell("train", arm))
 
-    def ways(self, task: TaskModel, bank: MemoryBank) -> dict[str, list[Any]]:
+    def ways(self, learners: Learners) -> dict[str, list[Any]]:
         """Ways of drawing by name."""
-        return steering.terms(self.recipe.guidance, task, bank)
+        spec, guidance = self.recipe.segmentation, self.recipe.guidance
+        teacher = lambda: self.label_model  # noqa: E731 - trained when a term asks for it
+        made = steering.terms(guidance, steering.Models(learners, teacher))
+        if spec is not None and spec.proposal.objects and not self.inpaints:
+            made = {name: [*terms, Inpaint()] for name, terms in made.items()}
+        return made
+
+    @cached_property
+    def inpaints(self) -> bool:
+        """Whether the denoiser itself keeps what is outside a region."""
+        return self.model().inpaints
 
     def judge(self, settings: ArmSettings) -> Judge:
         """Of an arm."""
         found = self.data
         if not settings.judge:
             return trusting(found.forbidden)
-        probability = self.recipe.judge.min_probability
-        return Judge(self.label_model, probability, found.forbidden, found.real)
+        return Judge(self._label_check(), found.forbidden, found.real)
+
+    def _label_check(self) -> LabelCheck | None:
+        model, spec = self.label_model, self.judging
+        if model is None:
+            return None
+        if isinstance(spec, JudgeSettings):
+            return Believed(model, spec.min_probability)
+        task, train = self.task, self.data.train
+        assert isinstance(task, Segmenting)
+        where = None
+        if task.proposal.objects:
+            where = lambda request: task.region(request, self.model().size, train)  # noqa: E731
+        return BelievedPixels(
+            model,
+            self._thresholds(spec),
+            spec.min_agreement,
+            spec.max_ignored,
+            spec.edge_band,
+            where,
+        )
+
+    def _thresholds(self, spec: MaskJudgeSettings) -> Tensor:
+        """Of each class: of each member on what it was not trained on, the mean of these."""
+        found = []
+        for k in range(spec.members):
+            _, unseen = self._seen_by(k)
+            pool = self.task.gathered(unseen)
+            pairs = zip(pool.images, pool.labels, strict=True)
+            found.append(loss_thresholds(self._members[k], pairs, spec.loss_factor))
+        each = torch.stack(found)
+        known = each.isfinite()
+        total = each.masked_fill(~known, 0).sum(0) / known.sum(0)
+        return total.masked_fill(~known.any(0), torch.inf)
 
     @cached_property
     def label_model(self) -> TaskModel | None:
-        """What checks labels: trained on all labelled real images, or read from the run folder."""
-        spec = self.recipe.judge
-        if not spec.network:
-            return None
-        return Committee(tuple(self._member(k) for k in range(spec.members)))
+        """What checks labels: trained on the labelled real images, or read from the run folder."""
+        return Committee(self._members) if self.judging.network else None
+
+    @cached_property
+    def _members(self) -> tuple[TaskNetwork, ...]:
+        return tuple(self._member(k) for k in range(self.judging.members))
+
+    def _seen_by(self, member: int) -> tuple[Real, Real]:
+        """What a member of the judge trains on, and what it does not.
+
+        For masks each leaves out a part, on which its usual losses are measured; alone, none.
+        """
+        train, members = self.data.train, self.judging.members
+        if self.recipe.segmentation is None or members == 1:
+            return train, train
+        return folds(train, members, self.recipe.seed)[member]
 
     def parts(self, arm: str) -> Parts:
         """What the loop needs for an arm."""
         recipe, found = self.recipe, self.data
         return Parts(
+            task=self.task,
             train=found.train,
             test=found.test,
-            size=recipe.data.size,
             learner=lambda: self.learner(arm),
-            prompts=self.prompts,
             model=self.model,
             sampling=recipe.sampling,
             steering=self.ways,
@@ -211,7 +313,6 @@ class Run:
             judge=self.judge,
             loop=recipe.loop,
             mining=recipe.mining,
-            proposal=recipe.proposal,
             seed=recipe.seed,
             executor=self.executor(arm),
         )
@@ -231,22 +332,22 @@ class Run:
         folder = folder or self.folder / "decoder"
         return generator.decoder(self.recipe.model.decoder, model, self.data.train, folder, of)
 
-    def trained(self, file: Path) -> Classifier:
-        """A classifier with the weights of a file: a finished arm's, or a state of training.
+    def trained(self, file: Path) -> TaskNetwork:
+        """The network with the weights of a file: a finished arm's, or a state of training.
 
         Raises:
             UserError: it is no such file, or of another network.
         """
-        classifier = self.classifier().to(self.device).eval()
+        network = self.network().to(self.device).eval()
         try:
             with safe_open(str(file), framework="pt") as weights:
                 names = set(weights.keys())
                 prefix = _prefix(names)
-                wanted = {name: f"{prefix}{name}" for name in classifier.state_dict()}
+                wanted = {name: f"{prefix}{name}" for name in network.state_dict()}
                 if missing := sorted(set(wanted.values()) - names):
                     raise KeyError(missing[0])
                 own = {name: weights.get_tensor(there) for name, there in wanted.items()}
-            classifier.load_state_dict(own)
+            network.load_state_dict(own)
         except (OSError, SafetensorError) as error:
             raise UserError(f"'{file}' holds no safetensors weights: {error}") from error
         except (KeyError, RuntimeError) as error:
@@ -254,7 +355,7 @@ class Run:
                 f"'{file}' has the weights of another network than learner.network "
                 f"'{self.recipe.learner.network}': {error}"
             ) from error
-        return classifier
+        return network
 
     def _arm(self, arm: str, settings: ArmSettings) -> dict[str, Any]:
         folder = self.folder / "arms" / arm
@@ -275,8 +376,8 @@ class Run:
             open_folder(str(folder)).write("model.safetensors", save(weights, about))
         return figures(rounds, self.data.train.classes)
 
-    def _member(self, number: int) -> Classifier:
-        recipe, spec = self.recipe, self.recipe.judge
+    def _member(self, number: int) -> TaskNetwork:
+        recipe, spec = self.recipe, self.judging
         settings = recipe.training
         settings = replace(
             settings,
@@ -284,31 +385,34 @@ class Run:
             warmup_steps=min(settings.warmup_steps, spec.steps),
             seed=settings.seed + recipe.seed + 1_000_003 * (number + 1),
         )
-        made_of = [spec.network, repr(settings), recipe.data.size, self.data.fingerprint]
+        seen = fingerprint(self._seen_by(number)[0].ids)
+        made_of = [spec.network, repr(settings), recipe.data.size, self.data.fingerprint, seen]
         file = f"{fingerprint(made_of)}-{number}.safetensors"
-        classifier = self._network(spec.network, False, "judge", number).to(self.device)
+        network = self._network(spec.network, False, "judge", number).to(self.device)
         files = open_folder(str(self.folder / "judge"))
         if file in files.names():
             with safe_open(files.path(file), framework="pt") as weights:
                 state = {name: weights.get_tensor(name) for name in weights.keys()}
-            classifier.load_state_dict(state)
-            return classifier.eval()
-        learner = WatchedLearner(classifier, settings, self.device, self._tell("judge", ""))
-        learner.train(gather(self.data.train, recipe.data.size), settings.steps)
+            network.load_state_dict(state)
+            return network.eval()
+        learner = WatchedLearner(network, settings, self.device, self._tell("judge", ""))
+        learner.train(self.task.gathered(self._seen_by(number)[0]), settings.steps)
         state = {k: v.cpu().contiguous() for k, v in learner.averaged.state_dict().items()}
         files.write(file, save(state))
         return learner.averaged
 
-    def _network(self, network: str, pretrained: bool, purpose: str, number: int) -> Classifier:
+    def _network(self, network: str, pretrained: bool, purpose: str, number: int) -> TaskNetwork:
         """New weights from the recipe's seed, its purpose and its number alone."""
+        count, size = len(self.data.train.classes), self.recipe.data.height_width
         with seeded(self.recipe.seed, purpose, number):
-            count = len(self.data.train.classes)
-            return build(network, count, self.recipe.data.size, pretrained)
+            if self.recipe.segmentation is None:
+                return build(network, count, size[0], pretrained)
+            return build_segmenter(network, count, size, pretrained)
 
     @property
     def _judged(self) -> bool:
         arms = self.recipe.arms.values()
-        return bool(self.recipe.judge.network) and any(
+        return bool(self.judging.network) and any(
             settings.judge and settings.generate != "none" for settings in arms
         )
 
@@ -316,7 +420,9 @@ class Run:
         """The loop asks for ways of drawing by name."""
         if all(settings.generate != "guided" for settings in self.recipe.arms.values()):
             return
-        needed = [GUIDED] + [ADVERSARIAL] * (self.recipe.proposal.adversarial_share > 0)
+        adversarial = self.recipe.proposal.adversarial_share > 0
+        of_masks = self.recipe.segmentation is not None
+        needed = [GUIDED] + [ADVERSARIAL] * (adversarial and not of_masks)
         for way in needed:
             if way not in self.recipe.guidance:
                 raise UserError(
@@ -353,7 +459,8 @@ def figures(rounds: list[dict[str, Any]], classes: tuple[str, ...]) -> dict[str,
             rejected[reason] = rejected.get(reason, 0) + count
     per_class = dict(zip(classes, map(_number, last["per_class"]), strict=True))
     return {
-        "accuracy": last["accuracy"],
+        **{name: last[name] for name in FIGURES if name in last},
+        "figure": last["figure"],
         "per_class": per_class,
         "worst_class": classes[last["worst_class"]],
         "ece": last["ece"],

@@ -10,22 +10,29 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from activegen.data.readers import READERS
+from activegen.data.palettes import PALETTES
+from activegen.data.readers import READERS, SCENE_READERS
 from activegen.diffusion.sampling import Sampling
 from activegen.loop.judging import JudgeSettings
+from activegen.loop.judging_masks import MaskJudgeSettings
 from activegen.loop.mining import MiningSettings
+from activegen.loop.objects import ObjectSettings
 from activegen.loop.proposing import PLAIN, ProposalSettings
+from activegen.loop.proposing_masks import MaskProposalSettings
 from activegen.loop.rounds import ArmSettings, LoopSettings
 from activegen.recipes.steering import Guidance, OneOf, Spec
 from activegen.records import UnknownWord, UserError, choose, fingerprint
 from activegen.tasks.learner import TrainSettings
 
 MAX_BYTES = 1_000_000  # of a recipe
+LAYOUT = "data layout"
+RENDERED = ("world", "world_scenes")  # layouts without a path
+Side = Annotated[int, Field(ge=8)]  # pixels
 
 
 class SplitSpec(Spec):
@@ -45,17 +52,20 @@ class TrainSplit(SplitSpec):
 
     Args:
         per_class: images of each class, drawn by the seed; null takes all.
+        count: the same for images with masks, in all.
     """
 
     split: str = "train"
     per_class: int | None = None
+    count: int | None = None
 
 
 class TestSplit(SplitSpec):
     """What figures are measured on.
 
     Args:
-        limit: images of each class at most, drawn by the seed; null takes all.
+        limit: images of each class at most (of images with masks, in all), drawn by the seed; null
+            takes all.
     """
 
     __test__ = False  # no test of pytest
@@ -68,11 +78,11 @@ class DataSpec(Spec):
     """The real images.
 
     Args:
-        layout: how they are stored; a name in ``data.READERS``.
+        layout: how they are stored; a name in ``data.READERS``, with masks in ``SCENE_READERS``.
         path: of the data, as the layout has it.
         train, test, val: splits; val is only kept from being learnt (and may be null).
         options: of the reader, for all splits.
-        size: height and width of the learner's images, in pixels.
+        size: height and width of the learner's images, in pixels; one number for both.
         strict: an image that cannot be read is an error, not left out and named.
     """
 
@@ -82,15 +92,20 @@ class DataSpec(Spec):
     test: TestSplit = TestSplit()
     val: SplitSpec | None = None
     options: dict[str, Any] = Field(default_factory=dict)
-    size: int = Field(64, ge=8)
+    size: Side | tuple[Side, Side] = 64
     strict: bool = False
 
     @model_validator(mode="after")
     def _read_from(self) -> "DataSpec":
-        choose(READERS, self.layout, "data layout")
-        if self.layout != "world" and not self.path:
+        choose({**READERS, **SCENE_READERS}, self.layout, LAYOUT)
+        if self.layout not in RENDERED and not self.path:
             raise UserError("data.path is missing; add --set data.path=<where your images are>")
         return self
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Of the learner's images."""
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
 
 
 class PromptSpec(Spec):
@@ -114,6 +129,7 @@ class ModelSpec(Spec):
         device: "auto" takes a GPU where there is one; the learner is on the same.
         decoder: for pictures that gradients see: "full", "linear" or "tiny:<folder>".
         attention_size: height of the attention maps to read; null is a quarter of the latents.
+        size: height and width of the pictures that it draws; null is what it was made for.
     """
 
     path: str = "embedded"
@@ -121,6 +137,7 @@ class ModelSpec(Spec):
     device: str = "auto"
     decoder: str = "full"
     attention_size: int | None = None
+    size: tuple[int, int] | None = None
 
     @model_validator(mode="after")
     def _known(self) -> "ModelSpec":
@@ -129,11 +146,54 @@ class ModelSpec(Spec):
         return self
 
 
+class ControlSpec(Spec):
+    """A ControlNet, and how masks are shown to it.
+
+    Args:
+        path: "embedded", a folder in diffusers' layout, or a Hub id where there is a network.
+        scale: how strongly it acts.
+        guess: act without a prompt (diffusers' guess mode).
+        start, stop: share of the steps in which it acts.
+        palette: "own" (ours, for any classes) or a name in ``data.palettes.PALETTES``.
+        ontology: the palette's name of each class that is called otherwise there.
+    """
+
+    path: str = "embedded"
+    scale: float = 1.0
+    guess: bool = False
+    start: float = 0.0
+    stop: float = 1.0
+    palette: str = "own"
+    ontology: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> "ControlSpec":
+        choose({"own": None, **PALETTES}, self.palette, "palette")
+        return self
+
+
+class SegmentationSpec(Spec):
+    """What a recipe for masks says beside the rest.
+
+    Args:
+        controls: ControlNets that draw an image for a mask.
+        proposal, judge, objects: settings.
+        background: names of classes that are never asked for.
+    """
+
+    controls: tuple[ControlSpec, ...] = (ControlSpec(),)
+    proposal: MaskProposalSettings = MaskProposalSettings()
+    judge: MaskJudgeSettings = MaskJudgeSettings()
+    objects: ObjectSettings = ObjectSettings()
+    background: tuple[str, ...] = ()
+
+
 class LearnerSpec(Spec):
     """The model the data is for.
 
     Args:
-        network: "small", "timm:<model>" or "<module>:<factory>".
+        network: "small", "timm:<model>" (of masks "smp:<architecture>/<encoder>" or
+            "transformers:<architecture>") or "<module>:<factory>".
         pretrained: start from timm's weights.
     """
 
@@ -156,6 +216,7 @@ class Recipe(Spec):
         seed: of the choice of images, the first weights, the order, and all that is drawn.
         data, prompts, model, sampling, learner, training, mining, proposal, judge, loop: parts.
         guidance: ways of drawing by name; "plain" always is there and has no terms.
+        segmentation: labels are masks; with it ``proposal`` and ``judge`` are inside it.
         arms: what to compare, in this order.
     """
 
@@ -166,6 +227,7 @@ class Recipe(Spec):
     model: ModelSpec = ModelSpec()
     sampling: Sampling = Sampling()
     guidance: Guidance = Field(default_factory=dict)
+    segmentation: SegmentationSpec | None = None
     learner: LearnerSpec = LearnerSpec()
     training: TrainSettings = TrainSettings()
     mining: MiningSettings = MiningSettings()
@@ -176,6 +238,12 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
+        choose(READERS if self.segmentation is None else SCENE_READERS, self.data.layout, LAYOUT)
+        if self.segmentation is not None:
+            for key in self.model_fields_set & {"proposal", "judge"}:
+                raise UserError(f"'{key}' is for labels of classes; write segmentation.{key}")
+        elif isinstance(self.data.size, tuple):
+            raise UserError("data.size is one number for images of a class")
         if PLAIN in self.guidance:
             raise UserError("guidance.plain has no terms; give your way of drawing another name")
         for arm in self.arms:
@@ -203,6 +271,10 @@ class Recipe(Spec):
         decisive["model"] = {
             k: v for k, v in decisive["model"].items() if k not in ("path", "device")
         }
+        if self.segmentation is not None:
+            controls = decisive["segmentation"]["controls"]
+            without = [{k: v for k, v in of.items() if k != "path"} for of in controls]
+            decisive["segmentation"] = {**decisive["segmentation"], "controls": without}
         return fingerprint(decisive)
 
 

@@ -4,8 +4,10 @@ A term or objective is a mapping with one word, ``reference_pull: {until: 0.3}``
 its defaults. ``during`` and ``every`` put it into a window.
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
@@ -14,20 +16,78 @@ from activegen.guidance import (
     Adversarial,
     Ascend,
     Attention,
+    Background,
     During,
     Every,
     Everywhere,
     Informative,
-    MemoryBank,
+    Inpaint,
+    Inside,
+    Labelled,
+    Object,
     Objective,
+    Recurrence,
     ReferencePull,
     Region,
     Repulsion,
+    SegmentConsistency,
+    TargetWindow,
+    TeacherAnchor,
+    TeacherStudent,
     Weighted,
 )
 from activegen.guidance.reference_pull import Trajectory
+from activegen.guidance.segment_consistency import Kind
+from activegen.loop.rounds import Learners
 from activegen.records import TaskModel, UserError, choose
 from activegen.scores import SCORES
+from activegen.tasks.committee import Committee
+from activegen.tasks.dropout import FrozenDropout
+
+DROPOUT_MEMBERS = 5  # as in the precursor of Kniesel et al. (2025)
+
+
+class Models:
+    """What objectives ask; each is one object, so that a step asks it once.
+
+    Args:
+        learners: of the round.
+        find_teacher: what checks labels; None where the recipe has none.
+    """
+
+    def __init__(self, learners: Learners, find_teacher: Callable[[], TaskModel | None]):
+        self.learners, self._find_teacher = learners, find_teacher
+        self.bank = learners.bank
+
+    @property
+    def learner(self) -> TaskModel:
+        """In training."""
+        return self.learners.main
+
+    @cached_property
+    def committee(self) -> TaskModel:
+        """The learner and those that mine, each trained on other images."""
+        return Committee(self.learners.committee)
+
+    @cached_property
+    def dropout(self) -> TaskModel:
+        """The learner with frozen dropout masks."""
+        return FrozenDropout(self.learners.main, DROPOUT_MEMBERS, seed=0)
+
+    @cached_property
+    def teacher(self) -> TaskModel:
+        """Independent of the learner.
+
+        Raises:
+            UserError: the recipe has no judge.
+        """
+        found = self._find_teacher()
+        if found is None:
+            raise UserError("an objective asks the teacher; name a network in the judge's settings")
+        return found
+
+
+Asked = Literal["learner", "committee", "dropout", "teacher"]
 
 
 class Spec(BaseModel):
@@ -93,20 +153,45 @@ class Windowed(Spec):
 
 
 class ObjectiveBody(Windowed):
-    """An objective's part in the sum; for a score of the task model this is all.
+    """An objective's part in the sum.
 
     Args:
         weight: its factor; negative descends.
+        low, high: the window that its value is moved into; by default there is none.
+        inside: the region whose pixels count.
     """
 
     weight: float = 1.0
+    low: float | None = None
+    high: float | None = None
+    inside: str = "everywhere"
 
-    def objective(self, word: str, task: TaskModel, bank: MemoryBank) -> Objective:
-        """The objective, weighted and in its window."""
-        return self._windowed(Weighted(self.weight, self._inner(word, task, bank)))
+    def objective(self, word: str, models: Models) -> Objective:
+        """The objective: in its region, its window of values, weighted, in its window of steps."""
+        made = self._inner(word, models)
+        if self.inside != "everywhere":
+            made = Inside(_region(self.inside), made)
+        if self.low is not None or self.high is not None:
+            low = -math.inf if self.low is None else self.low
+            made = TargetWindow(low, math.inf if self.high is None else self.high, made)
+        return self._windowed(Weighted(self.weight, made))
 
-    def _inner(self, word: str, task: TaskModel, bank: MemoryBank) -> Objective:
-        return Informative(task, choose(SCORES, word, "score"))
+    def _inner(self, word: str, models: Models) -> Objective:
+        raise NotImplementedError
+
+
+class ScoreBody(ObjectiveBody):
+    """A score.
+
+    Args:
+        of: whose; the committee is the learner and those that mine, dropout is the learner with
+            frozen masks, the teacher is what checks labels.
+    """
+
+    of: Asked = "learner"
+
+    def _inner(self, word: str, models: Models) -> Objective:
+        return Informative(getattr(models, self.of), choose(SCORES, word, "score"))
 
 
 class RepulsionBody(ObjectiveBody):
@@ -118,8 +203,8 @@ class RepulsionBody(ObjectiveBody):
 
     margin: float = 1.0
 
-    def _inner(self, word: str, task: TaskModel, bank: MemoryBank) -> Objective:
-        return Repulsion(bank, self.margin)
+    def _inner(self, word: str, models: Models) -> Objective:
+        return Repulsion(models.bank, self.margin)
 
 
 class AdversarialBody(ObjectiveBody):
@@ -131,8 +216,49 @@ class AdversarialBody(ObjectiveBody):
 
     cap: float = 2.3
 
-    def _inner(self, word: str, task: TaskModel, bank: MemoryBank) -> Objective:
-        return Adversarial(task, self.cap)
+    def _inner(self, word: str, models: Models) -> Objective:
+        return Adversarial(models.learner, self.cap)
+
+
+class TeacherStudentBody(ObjectiveBody):
+    """Hard for the learner, easy for the teacher.
+
+    Args:
+        teacher: weight of the teacher.
+        cap: of the learner's loss, in nats.
+    """
+
+    teacher: float = 1.0
+    cap: float = 2.3
+
+    def _inner(self, word: str, models: Models) -> Objective:
+        return TeacherStudent(models.learner, models.teacher, self.teacher, self.cap)
+
+
+class TeacherAnchorBody(ObjectiveBody):
+    """The teacher shall still recognise the label.
+
+    Args:
+        tolerance: the loss up to which it is content, in nats.
+    """
+
+    tolerance: float = 0.7
+
+    def _inner(self, word: str, models: Models) -> Objective:
+        return TeacherAnchor(models.teacher, self.tolerance)
+
+
+class SegmentConsistencyBody(ObjectiveBody):
+    """The pixels of a segment shall be seen alike.
+
+    Args:
+        kind: of difference.
+    """
+
+    kind: Kind = "mse"
+
+    def _inner(self, word: str, models: Models) -> Objective:
+        return SegmentConsistency(models.learner, self.kind)
 
 
 class ObjectiveWords(OneOf):
@@ -144,7 +270,10 @@ class ObjectiveWords(OneOf):
 _BODIES: dict[str, type[ObjectiveBody]] = {
     "repulsion": RepulsionBody,
     "adversarial": AdversarialBody,
-    **dict.fromkeys(SCORES, ObjectiveBody),
+    "teacher_student": TeacherStudentBody,
+    "teacher_anchor": TeacherAnchorBody,
+    "segment_consistency": SegmentConsistencyBody,
+    **dict.fromkeys(SCORES, ScoreBody),
 }
 ObjectiveSpec: Any = create_model(
     "ObjectiveSpec",
@@ -163,8 +292,7 @@ class RegionSpec(Windowed):
     sharpness: float = 0.0
 
     def _where(self, word: str) -> Region:
-        made = {"attention": Attention(self.sharpness), "everywhere": Everywhere()}
-        return choose(made, word, "region")
+        return Attention(self.sharpness) if word == "attention" else _region(word)
 
 
 class ReferencePullSpec(RegionSpec):
@@ -176,7 +304,7 @@ class ReferencePullSpec(RegionSpec):
     strength: float = 1.0
     trajectory: Trajectory = "deterministic"
 
-    def term(self, task: TaskModel, bank: MemoryBank) -> Term:
+    def term(self, models: Models) -> Term:
         """The term."""
         where = self._where(self.mask)
         pull = ReferencePull(where, self.until, self.width, self.strength, self.trajectory)
@@ -197,9 +325,9 @@ class AscendSpec(RegionSpec):
     region: str = "everywhere"
     objectives: tuple[ObjectiveSpec, ...] = Field(min_length=1)  # pyright: ignore
 
-    def term(self, task: TaskModel, bank: MemoryBank) -> Term:
+    def term(self, models: Models) -> Term:
         """The term."""
-        objectives = tuple(o.body.objective(o.word, task, bank) for o in self.objectives)
+        objectives = tuple(o.body.objective(o.word, models) for o in self.objectives)
         where = self._where(self.region)
         return self._windowed(
             Ascend(self.of, self.through, objectives, self.step, self.radius, where)
@@ -211,6 +339,32 @@ class AscendSpec(RegionSpec):
         return self.step > 0 and opened and self.opens(index, num_steps)
 
 
+class PassiveSpec(Windowed):
+    """A term that never needs a gradient of its own."""
+
+    def climbs(self, index: int, num_steps: int) -> bool:
+        """Never."""
+        return False
+
+
+class InpaintSpec(PassiveSpec):
+    """The rest of the real image stays; see ``guidance.Inpaint``."""
+
+    def term(self, models: Models) -> Term:
+        """The term."""
+        return self._windowed(Inpaint())
+
+
+class RecurrenceSpec(PassiveSpec):
+    """Each step several times; see ``guidance.Recurrence``."""
+
+    times: int = 1
+
+    def term(self, models: Models) -> Term:
+        """The term."""
+        return self._windowed(Recurrence(self.times))
+
+
 class TermSpec(OneOf):
     """A way of moving a picture while it is drawn."""
 
@@ -218,16 +372,16 @@ class TermSpec(OneOf):
 
     reference_pull: ReferencePullSpec | None = None
     ascend: AscendSpec | None = None
+    inpaint: InpaintSpec | None = None
+    recurrence: RecurrenceSpec | None = None
 
 
 Guidance = dict[str, tuple[TermSpec, ...]]
 
 
-def terms(guidance: Guidance, task: TaskModel, bank: MemoryBank) -> dict[str, list[Term]]:
-    """The ways of drawing by name, for a learner and a memory bank; "plain" has no terms."""
-    ways = {
-        name: [spec.body.term(task, bank) for spec in specs] for name, specs in guidance.items()
-    }
+def terms(guidance: Guidance, models: Models) -> dict[str, list[Term]]:
+    """The ways of drawing by name; "plain" has no terms."""
+    ways = {name: [spec.body.term(models) for spec in specs] for name, specs in guidance.items()}
     return {"plain": [], **ways}
 
 
@@ -249,6 +403,17 @@ def check_gradients(guidance: Guidance, num_steps: int) -> None:
                     f"guidance.{name}: two terms want a gradient in step {index}; give one ascend "
                     "the objectives of both, or windows (during) that do not overlap"
                 )
+
+
+def _region(word: str) -> Region:
+    made = {
+        "attention": Attention(),
+        "background": Background(),
+        "everywhere": Everywhere(),
+        "labelled": Labelled(),
+        "object": Object(),
+    }
+    return choose(made, word, "region")
 
 
 def _climbers(specs: Sequence[TermSpec], index: int, num_steps: int) -> list[TermSpec]:

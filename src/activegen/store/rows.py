@@ -15,6 +15,8 @@ _REQUEST = {
     "prompt": _TEXT,
     "word": _TEXT,
     "seed": Value("int64"),
+    "mask": _TEXT,
+    "part": Value("int64"),
     "reference": _TEXT,
     "round": Value("int64"),
     "arm": _TEXT,
@@ -22,8 +24,22 @@ _REQUEST = {
     "state": _TEXT,
 }
 # JSON keeps a float exactly, and a name that only some samples have needs no column of nulls.
-_SAMPLE = {"attention": _BYTES, "latents": _BYTES, "scores": _TEXT, "made_by": _TEXT}
-VERDICT = Features({"id": _TEXT, "accepted": Value("bool"), "reason": _TEXT, "scores": _TEXT})
+_SAMPLE = {
+    "attention": _BYTES,
+    "uncertainty": _BYTES,
+    "latents": _BYTES,
+    "scores": _TEXT,
+    "made_by": _TEXT,
+}
+VERDICT = Features(
+    {
+        "id": _TEXT,
+        "accepted": Value("bool"),
+        "reason": _TEXT,
+        "scores": _TEXT,
+        "ignored": _BYTES,
+    }
+)
 
 
 def plan_features(classes: Sequence[str]) -> Features:
@@ -33,7 +49,9 @@ def plan_features(classes: Sequence[str]) -> Features:
 
 def shard_features(classes: Sequence[str]) -> Features:
     """The columns of a shard, as ``datasets`` opens them."""
-    first = {"id": _TEXT, "image": Image(), "label": ClassLabel(names=list(classes))}
+    label = ClassLabel(names=list(classes))
+    # "mask" is the request's: the name of where the pixels in "segmentation" come from
+    first = {"id": _TEXT, "image": Image(), "segmentation": Image(), "label": label}
     return Features({**first, **_REQUEST, **_SAMPLE})
 
 
@@ -60,7 +78,9 @@ def sample_row(sample: Sample) -> dict[str, Any]:
     return {
         **request_row(sample.request),
         "image": {"bytes": sample.image, "path": None},
+        "segmentation": {"bytes": sample.mask, "path": None} if sample.mask else None,
         "attention": sample.attention or None,
+        "uncertainty": sample.uncertainty or None,
         "latents": sample.latents or None,
         "scores": _numbers(sample.scores),
         "made_by": json.dumps(sample.made_by, ensure_ascii=False),
@@ -72,7 +92,9 @@ def sample(row: Mapping[str, Any]) -> Sample:
     return Sample(
         request=request(row),
         image=row["image"]["bytes"],
+        mask=(row["segmentation"] or {"bytes": b""})["bytes"],
         attention=row["attention"] or b"",
+        uncertainty=row["uncertainty"] or b"",
         latents=row["latents"] or b"",
         scores=json.loads(row["scores"]),
         made_by=json.loads(row["made_by"]),
@@ -81,12 +103,14 @@ def sample(row: Mapping[str, Any]) -> Sample:
 
 def verdict_row(verdict: Verdict) -> dict[str, Any]:
     """A verdict as a row."""
-    return {**asdict(verdict), "scores": _numbers(verdict.scores)}
+    row = asdict(verdict)
+    return {**row, "scores": _numbers(verdict.scores), "ignored": verdict.ignored or None}
 
 
 def verdict(row: Mapping[str, Any]) -> Verdict:
     """The verdict in a row."""
-    return Verdict(**{**row, "scores": json.loads(row["scores"])})
+    scores, ignored = json.loads(row["scores"]), row["ignored"] or b""
+    return Verdict(**{**row, "scores": scores, "ignored": ignored})
 
 
 def _numbers(scores: Mapping[str, float]) -> str:

@@ -1,0 +1,234 @@
+"""Segmentation: the mask of a real image is the label, and what is drawn is another image for it.
+
+Kniesel et al. (2025), https://arxiv.org/abs/2503.09221: whole scenes through a ControlNet. Kupyn &
+Rupprecht (2024): one object of a real image after the other, the rest of which stays real.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from activegen.data.palettes import SAME, Palette, paint
+from activegen.data.prompts import Prompts
+from activegen.data.scenes import RealScenes
+from activegen.diffusion.model import DiffusionModel
+from activegen.diffusion.sampling import Batch, Sampling, seeded
+from activegen.loop.objects import Mask, Object, ObjectSettings, composite, objects
+from activegen.loop.proposing import Origin
+from activegen.loop.proposing_masks import (
+    JudgedScene,
+    MaskProposalSettings,
+    Scene,
+    judged_scene,
+    propose_scenes,
+    propose_scenes_plain,
+)
+from activegen.records import IGNORE, Request, Sample, TaskModel, Verdict
+from activegen.store import from_png
+from activegen.tasks.evaluate_masks import evaluate_masks
+from activegen.tasks.pool import Pool, gather, generated
+
+
+@dataclass(frozen=True)
+class Painting:
+    """How a mask is shown to one ControlNet.
+
+    Args:
+        palette: that it was trained on.
+        ontology: its name of each class that is called otherwise there.
+    """
+
+    palette: Palette
+    ontology: Any = field(default_factory=lambda: SAME)
+
+
+@dataclass(frozen=True)
+class Segmenting:
+    """A task of the loop.
+
+    Args:
+        size: height and width of the learner's images.
+        prompts: of the classes.
+        proposal: which masks to draw for.
+        paintings: one for each ControlNet.
+        things: which pieces of a mask are objects.
+        background: class ids that are never asked for.
+    """
+
+    size: tuple[int, int]
+    prompts: Prompts
+    proposal: MaskProposalSettings
+    paintings: tuple[Painting, ...] = ()
+    things: ObjectSettings = field(default_factory=ObjectSettings)
+    background: frozenset[int] = frozenset()
+    _found: dict[str, list[Object]] = field(default_factory=dict, compare=False, repr=False)
+
+    figure = "miou"
+
+    @property
+    def budget(self) -> int:
+        """Images to train on from each round that generates."""
+        return self.proposal.budget
+
+    @property
+    def candidates(self) -> int:
+        """Requests of a round's plan."""
+        return self.proposal.candidates
+
+    def only_guided(self, count: int) -> "Segmenting":
+        """The same for one draw of ``count`` images, all of them steered."""
+        settings = replace(self.proposal, budget=count, spare=1.0, plain_share=0.0)
+        return replace(self, proposal=settings)
+
+    def gathered(self, real: RealScenes) -> Pool:
+        """Real images in memory."""
+        return gather(real, self.size)
+
+    def synthetic(self, accepted: Iterable[tuple[Sample, Verdict]]) -> Pool:
+        """Accepted samples as the learner sees them, without the pixels that the judge ignores."""
+        images, masks = [], []
+        for sample, verdict in accepted:
+            images.append(from_png(sample.image))
+            mask = from_png(sample.mask)[0]
+            if verdict.ignored:
+                mask = mask.masked_fill(from_png(verdict.ignored)[0] > 0, IGNORE)
+            masks.append(mask)
+        if not images:
+            none = torch.zeros(0, *self.size, dtype=torch.uint8)
+            return generated(none.unsqueeze(1).expand(-1, 3, -1, -1), none, self.size)
+        return generated(torch.stack(images), torch.stack(masks), self.size)
+
+    def evaluated(self, model: TaskModel, pool: Pool) -> dict[str, Any]:
+        """Mean IoU, and by class."""
+        seen = evaluate_masks(model, pool.images, pool.labels)
+        return {
+            "miou": seen.miou,
+            "per_class": list(seen.per_class),
+            "worst_class": seen.worst_class,
+            "boundary_iou": seen.boundary_iou,
+            "pixel_accuracy": seen.accuracy,
+            "ece": seen.ece,
+        }
+
+    @torch.inference_mode()
+    def judged(self, model: TaskModel, unseen: RealScenes) -> list[JudgedScene]:
+        """Losses of each class in each scene."""
+        pool = self.gathered(unseen)
+        device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else "cpu"
+        found = []
+        for index, id in enumerate(unseen.ids):
+            image = pool.images[index : index + 1].to(device).float() / 255
+            logits = model.predict(image).logits[:, 0]
+            found.append(judged_scene(self._scene(unseen, id), logits, pool.labels[index]))
+        return found
+
+    def propose_plain(
+        self, count: int, real: RealScenes, origin: Origin, rng: np.random.Generator
+    ) -> list[Request]:
+        """Masks in turn."""
+        scenes = [self._scene(real, id) for id in real.ids]
+        things = self.proposal.objects
+        return propose_scenes_plain(count, scenes, real.classes, self.prompts, origin, rng, things)
+
+    def propose(
+        self,
+        judged: Sequence[JudgedScene],
+        real: RealScenes,
+        progress: float,
+        origin: Origin,
+        rng: np.random.Generator,
+    ) -> list[Request]:
+        """Masks by what the learner finds hard."""
+        return propose_scenes(
+            judged, real.classes, self.prompts, self.proposal, progress, origin, rng
+        )
+
+    def batch(
+        self,
+        requests: Sequence[Request],
+        model: DiffusionModel,
+        sampling: Sampling,
+        real: RealScenes,
+    ) -> Batch:
+        """Prompts, seeds, pictures of the masks; of objects their region and the real image."""
+        noise, rngs = seeded([request.seed for request in requests], model.noise_shape)
+        masks = torch.stack([self._mask(request, model, real) for request in requests])
+        control = tuple(
+            torch.stack([paint(mask, real.classes, of.palette, of.ontology) for mask in masks])
+            for of in self.paintings
+        )
+        target, region, reference, extra = masks.long(), None, None, None
+        if all(request.part for request in requests):
+            regions = torch.stack([self.region(r, model.size, real) for r in requests])
+            target = target.masked_fill(~regions, IGNORE)
+            region = regions.unsqueeze(1).float().to(model.device)
+            pictures = torch.stack([_picture(real, r, model.size) for r in requests])
+            reference = model.encode(pictures.to(model.device) / 255)
+            extra = model.inpainting(pictures.to(model.device) / 255, region)
+        conditioning = model.condition(
+            [request.prompt for request in requests],
+            [request.word for request in requests],
+            sampling.negative_prompt,
+            control=tuple(picture.to(model.device) for picture in control),
+        )
+        return Batch(
+            model=model,
+            sampling=sampling,
+            noise=noise.to(model.device),
+            rngs=rngs,
+            conditioning=replace(conditioning, extra=extra),
+            target=target.to(model.device),
+            reference=reference,
+            region=region,
+        )
+
+    def finished(self, drawn: Tensor, request: Request, real: RealScenes) -> tuple[Tensor, Tensor]:
+        """As it was drawn, or the real image with the drawn object in it; and its mask."""
+        size = (drawn.shape[1], drawn.shape[2])
+        mask = resized_mask(real.mask(real.index_of(request.mask)), size)
+        if not request.part:
+            return drawn, mask
+        kept = _picture(real, request, size).round().to(torch.uint8)
+        return composite(kept, drawn, self.region(request, size, real)), mask
+
+    def region(self, request: Request, size: tuple[int, int], real: RealScenes) -> Tensor:
+        """Where the object of a request is, (height, width) bool."""
+        found = self._objects(real, request.mask)[request.part - 1]
+        return resized_mask(found.region.to(torch.uint8), size).bool()
+
+    def _scene(self, real: RealScenes, id: str) -> Scene:
+        mask = real.mask(real.index_of(id))
+        things = self._objects(real, id) if self.proposal.objects else ()
+        return Scene.of(id, mask, self.background, things)
+
+    def _objects(self, real: RealScenes, id: str) -> list[Object]:
+        """Numbered in the mask as it was read, whatever size is drawn."""
+        if id not in self._found:
+            mask = real.mask(real.index_of(id))
+            self._found[id] = objects(mask, self.things, self.background)
+        return self._found[id]
+
+    def _mask(self, request: Request, model: DiffusionModel, real: RealScenes) -> Mask:
+        return resized_mask(real.mask(real.index_of(request.mask)), model.size)
+
+
+def resized_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+    """By the nearest pixel."""
+    if tuple(mask.shape) == size:
+        return mask
+    values = mask[None, None].float()
+    return functional.interpolate(values, size, mode="nearest-exact")[0, 0].to(mask.dtype)
+
+
+def _picture(real: RealScenes, request: Request, size: tuple[int, int]) -> Float[Tensor, "3 h w"]:
+    """The real image of a request, 0 to 255."""
+    values = real.image(real.index_of(request.mask)).float()[None]
+    if tuple(values.shape[2:]) != size:
+        values = functional.interpolate(values, size, mode="bilinear", antialias=True)
+    return values[0].clamp(0, 255)
