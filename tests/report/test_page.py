@@ -10,9 +10,9 @@ import torch
 
 from activegen.records import Request, Sample, UserError, Verdict
 from activegen.report import write
+from activegen.report.cards import SHOWN
 from activegen.report.choosing import stratified
 from activegen.report.facts import Entry, read
-from activegen.report.page import SHOWN
 from activegen.store import Store, png
 
 EVIL = "<script>alert(1)</script>"
@@ -142,6 +142,22 @@ def test_the_result_stands_in_words_and_tables(run: Path):
     assert "partial" not in seen
     assert all(name in seen for name in ("forest", "river &amp; $lake$", "not finite", "copy"))
     assert "Did not occur: black, white, flat, leak, repeated." in seen
+
+
+def test_a_run_that_names_its_figure_has_the_page_of_one_that_does_not(run: Path):
+    before = write(run).read_bytes()
+    for file in (run / "result.json", *run.glob("arms/*/store/*/round.json")):
+        text = file.read_text()
+        assert '"accuracy"' in text
+        file.write_text(text.replace('"accuracy"', '"figure": "accuracy", "accuracy"'))
+    assert write(run).read_bytes() == before
+
+
+def test_a_figure_of_another_version_is_told(run: Path):
+    text = (run / "result.json").read_text()
+    (run / "result.json").write_text(text.replace('"accuracy"', '"figure": "recall", "recall"'))
+    with pytest.raises(UserError, match="'recall'"):
+        write(run)
 
 
 def test_images_of_each_class_are_counted(run: Path):

@@ -1,7 +1,8 @@
 """To look: one self-contained HTML page about a run, finished or not.
 
-Everything on the page is read from the run folder; names from data are escaped, pictures and plots
-are data URIs, and no script is needed.
+Everything on the page is read from the run folder, but real images, which are read from the data
+that its recipe names. Names from data are escaped, pictures and plots are data URIs, and no script
+is needed.
 """
 
 from activegen.report.page import write

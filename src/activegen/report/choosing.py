@@ -7,7 +7,7 @@ from activegen.report.facts import Entry
 
 
 def stratified(entries: Sequence[Entry], count: int) -> list[Entry]:
-    """At most ``count`` entries that cover outcomes, ways of steering, classes and rounds.
+    """At most ``count`` entries that cover outcomes, ways of steering, classes, rounds and masks.
 
     At least half are accepted ones, where there are so many. Each next entry is the one whose
     properties were seen least, so this is no random sample: rates in it are not rates of the run.
@@ -38,4 +38,5 @@ def _kinds(entry: Entry) -> list[tuple[str, object]]:
         ("steering", request.steering),
         ("class", request.target),
         ("round", request.round),
+        ("mask", request.mask),
     ]

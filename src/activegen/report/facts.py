@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from activegen.loop.judging import NOT_NEEDED
-from activegen.records import Request, UserError, Verdict
+from activegen.records import Request, UserError, Verdict, choose
+from activegen.report.measures import ACCURACY, MEASURES, MIOU, Measure, named
 from activegen.store import Store
 
 BASELINE = "real_only"
@@ -41,7 +42,7 @@ class Arm:
     Args:
         name: of the arm.
         finished: all its rounds are complete.
-        generates: "none", "plain", "guided", or "" where the recipe does not say.
+        generates: "none", "plain", "selected", "guided", or "" where the recipe does not say.
         classes: names in the order of their ids; empty without a store.
         rounds: summaries of the complete rounds.
         entries: all requests of the store; None without a store.
@@ -65,26 +66,31 @@ class Arm:
 
     @cached_property
     def _evaluated(self) -> Mapping[str, Any]:
-        return next((r for r in reversed(self.rounds) if "accuracy" in r), {})
+        return next((r for r in reversed(self.rounds) if named(r) in r), {})
 
     @property
-    def accuracy(self) -> float | None:
-        """At the end, or at the last evaluation so far; 0 to 1."""
-        return _number(self.result.get("accuracy", self._evaluated.get("accuracy")))
+    def figure(self) -> str | None:
+        """Name of the number that arms are compared by; None before it was measured."""
+        measured = self.result or self._evaluated
+        return named(measured) if measured else None
 
     @property
-    def ece(self) -> float | None:
-        """Expected calibration error, 0 to 1."""
-        return _number(self.result.get("ece", self._evaluated.get("ece")))
+    def reached(self) -> float | None:
+        """That number, 0 to 1."""
+        return None if self.figure is None else self.value(self.figure)
+
+    def value(self, name: str) -> float | None:
+        """A number of the result by its name, or of the last evaluation so far."""
+        return _number(self.result.get(name, self._evaluated.get(name)))
 
     @property
     def steps(self) -> int | None:
-        """Optimiser steps that ``accuracy`` belongs to."""
+        """Optimiser steps that ``reached`` belongs to."""
         return self.result.get("steps", self._evaluated.get("step"))
 
     @cached_property
     def per_class(self) -> dict[str, float]:
-        """Accuracy of each class that has test images."""
+        """The figure of each class, where it has one."""
         found = self.result.get("per_class", self._evaluated.get("per_class", {}))
         if not isinstance(found, Mapping):
             found = dict(zip(self.classes, found, strict=False))
@@ -93,7 +99,7 @@ class Arm:
 
     @property
     def worst_class(self) -> str | None:
-        """The class with the lowest accuracy."""
+        """The class with the lowest one."""
         return min(self.per_class, key=self.per_class.__getitem__, default=None)
 
     @cached_property
@@ -162,19 +168,30 @@ class Facts:
         return next(iter(named + [arm for arm in self.arms if arm.generates == "none"]), None)
 
     @property
+    def measure(self) -> Measure:
+        """What arms are compared by.
+
+        Raises:
+            UnknownWord: the run was made by another version.
+        """
+        measured = [arm.figure for arm in self.arms if arm.figure is not None]
+        planned = MIOU if self.recipe.get("segmentation") else ACCURACY
+        return choose(MEASURES, next(iter(measured), planned), "figure")
+
+    @property
     def classes(self) -> list[str]:
         """All class names, in the order of their ids."""
         names = [name for arm in self.arms for name in (*arm.classes, *arm.per_class)]
         return list(dict.fromkeys(names))
 
     def difference(self, arm: Arm) -> float | None:
-        """Accuracy against the baseline; None unless both stand at the same optimiser step."""
+        """The figure against the baseline; None unless both stand at the same optimiser step."""
         base = self.baseline
         if base is None or arm is base or base.steps != arm.steps:
             return None
-        if base.accuracy is None or arm.accuracy is None:
+        if base.reached is None or arm.reached is None:
             return None
-        return arm.accuracy - base.accuracy
+        return arm.reached - base.reached
 
 
 def read(run: Path) -> Facts:

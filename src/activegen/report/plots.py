@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from activegen.report.facts import Arm
+from activegen.report.measures import Measure, named
 from activegen.report.pictures import data_uri
 
 
@@ -69,19 +70,19 @@ def styles(arms: Sequence[Arm], baseline: Arm | None) -> dict[str, Style]:
     return found | ({baseline.name: BASE} if baseline else {})
 
 
-def accuracy_curves(arms: Sequence[Arm], looks: dict[str, Style]) -> str | None:
-    """Accuracy on the test images against optimiser steps; None where nothing was evaluated."""
-    curves = [(arm, [r for r in arm.rounds if r.get("accuracy") is not None]) for arm in arms]
+def figure_curves(arms: Sequence[Arm], looks: dict[str, Style], measure: Measure) -> str | None:
+    """The figure on the test images against optimiser steps; None where nothing was evaluated."""
+    curves = [(arm, [r for r in arm.rounds if r.get(named(r)) is not None]) for arm in arms]
     if not any(rounds for _, rounds in curves):
         return None
     with matplotlib.rc_context(_RC):
-        figure, axes = _figure("Accuracy on real test images", "optimiser steps")
+        figure, axes = _figure(f"{measure.title} on real test images", "optimiser steps")
         for arm, rounds in curves:
             look = looks[arm.name]
             dashes = tuple(float(length) for length in look.dashes.split())
             axes.plot(
                 [r["step"] for r in rounds],
-                [r["accuracy"] for r in rounds],
+                [r[named(r)] for r in rounds],
                 color=look.colour,
                 marker=look.marker,
                 markersize=5,
