@@ -33,7 +33,15 @@ from activegen.guidance import (
 )
 from activegen.scores import entropy
 from activegen.tasks.networks import build
-from activegen.zoo import LAND_COVER, train
+from activegen.zoo import LAND_COVER
+from activegen.zoo.architecture import (
+    TILES,
+    autoencoder,
+    denoiser,
+    noise_schedule,
+    text_encoder,
+    text_tokenizer,
+)
 
 SEED = 0
 WORD = "forest"
@@ -42,10 +50,10 @@ WORD = "forest"
 def untrained() -> StableDiffusion:
     """The embedded generator's networks with random weights: as fast, and draws nothing."""
     torch.manual_seed(SEED)
-    tokenizer = train.text_tokenizer([f"a satellite photo of a {WORD}"] * 9)
-    text = train.text_encoder(tokenizer)
-    unet = train.denoiser(text.config.hidden_size)
-    parts = unet, train.autoencoder(), text, tokenizer, train.noise_schedule()
+    tokenizer = text_tokenizer([f"a satellite photo of a {WORD}"] * 9, TILES.tokens)
+    text = text_encoder(tokenizer)
+    unet = denoiser(TILES, text.config.hidden_size)
+    parts = unet, autoencoder(TILES), text, tokenizer, noise_schedule()
     return StableDiffusion(*parts, name="untrained, the embedded generator's configuration")
 
 

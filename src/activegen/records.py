@@ -17,7 +17,7 @@ from torch import Tensor
 Images = Float[Tensor, "b 3 h w"]  # RGB, 0 to 1
 Latents = Float[Tensor, "b c h_z w_z"]  # scaled as the diffusion model sees them
 Logits = Float[Tensor, "members b classes *space"]
-Features = Float[Tensor, "members b d *space"]  # inputs of the last linear layer
+Features = Float[Tensor, "members b d *near"]  # inputs of the last linear layer, maybe smaller
 Target = Int[Tensor, "b *space"]  # class ids; 255 is ignored in masks
 Scores = Float[Tensor, " b"]  # one number per image, higher = more informative
 

@@ -16,7 +16,7 @@ from activegen.diffusion.model import Conditioning
 from activegen.loop.proposing import Origin
 from activegen.loop.rounds import ArmSettings
 from activegen.recipes.run import Run
-from activegen.recipes.steering import gradients
+from activegen.recipes.steering import gradients, passes
 from activegen.scores import cross_entropy
 
 PATIENCE = 5.0  # seconds that a measured batch may take
@@ -31,7 +31,7 @@ class ArmPlan:
         images: that it asks for, at most.
         denoiser_calls: for all of them, batches times steps.
         with_gradient: images times steps that need a backward.
-        image_steps: images times steps.
+        image_steps: images times steps, repeated ones too.
         learner_steps: optimiser steps of all its learners.
     """
 
@@ -95,18 +95,21 @@ def _arm(run: Run, arm: str) -> ArmPlan:
     recipe, settings = run.recipe, run.recipe.arms[arm]
     loop, steps = recipe.loop, recipe.sampling.num_steps
     generating = 0 if settings.generate == "none" else loop.generating
-    images = batches = with_gradient = 0
+    images = calls = image_steps = with_gradient = 0
     for number in range(generating):
         for way, count in _counts(run, settings, number).items():
             images += count
-            batches += math.ceil(count / loop.batch)
-            with_gradient += count * gradients(recipe.guidance.get(way, ()), steps)
+            specs = recipe.guidance.get(way, ())
+            walked = sum(passes(specs, index, steps) for index in range(steps))
+            calls += math.ceil(count / loop.batch) * walked
+            image_steps += count * walked
+            with_gradient += count * gradients(specs, steps)
     return ArmPlan(
         name=arm,
         images=images,
-        denoiser_calls=batches * steps,
+        denoiser_calls=calls,
         with_gradient=with_gradient,
-        image_steps=images * steps,
+        image_steps=image_steps,
         learner_steps=_learner_steps(run, settings.generate, generating),
     )
 

@@ -273,7 +273,7 @@ _BODIES: dict[str, type[ObjectiveBody]] = {
     "teacher_student": TeacherStudentBody,
     "teacher_anchor": TeacherAnchorBody,
     "segment_consistency": SegmentConsistencyBody,
-    **dict.fromkeys(SCORES, ScoreBody),
+    **{word: ScoreBody for word, score in SCORES.items() if score.differentiable},
 }
 ObjectiveSpec: Any = create_model(
     "ObjectiveSpec",
@@ -282,7 +282,19 @@ ObjectiveSpec: Any = create_model(
 )
 
 
-class RegionSpec(Windowed):
+class TermBody(Windowed):
+    """What a way of moving costs; by default no gradient and no repetition."""
+
+    def passes(self, index: int, num_steps: int) -> int:
+        """How often it has a step walked."""
+        return 1
+
+    def climbs(self, index: int, num_steps: int) -> bool:
+        """Does it need a backward in this step?"""
+        return False
+
+
+class RegionSpec(TermBody):
     """Where a term acts.
 
     Args:
@@ -310,10 +322,6 @@ class ReferencePullSpec(RegionSpec):
         pull = ReferencePull(where, self.until, self.width, self.strength, self.trajectory)
         return self._windowed(pull)
 
-    def climbs(self, index: int, num_steps: int) -> bool:
-        """Never."""
-        return False
-
 
 class AscendSpec(RegionSpec):
     """A move towards higher objectives in each step; see ``guidance.Ascend``."""
@@ -339,15 +347,7 @@ class AscendSpec(RegionSpec):
         return self.step > 0 and opened and self.opens(index, num_steps)
 
 
-class PassiveSpec(Windowed):
-    """A term that never needs a gradient of its own."""
-
-    def climbs(self, index: int, num_steps: int) -> bool:
-        """Never."""
-        return False
-
-
-class InpaintSpec(PassiveSpec):
+class InpaintSpec(TermBody):
     """The rest of the real image stays; see ``guidance.Inpaint``."""
 
     def term(self, models: Models) -> Term:
@@ -355,7 +355,7 @@ class InpaintSpec(PassiveSpec):
         return self._windowed(Inpaint())
 
 
-class RecurrenceSpec(PassiveSpec):
+class RecurrenceSpec(TermBody):
     """Each step several times; see ``guidance.Recurrence``."""
 
     times: int = 1
@@ -363,6 +363,10 @@ class RecurrenceSpec(PassiveSpec):
     def term(self, models: Models) -> Term:
         """The term."""
         return self._windowed(Recurrence(self.times))
+
+    def passes(self, index: int, num_steps: int) -> int:
+        """As often as it says, in its window."""
+        return self.times if self.opens(index, num_steps) else 1
 
 
 class TermSpec(OneOf):
@@ -386,8 +390,16 @@ def terms(guidance: Guidance, models: Models) -> dict[str, list[Term]]:
 
 
 def gradients(specs: Sequence[TermSpec], num_steps: int) -> int:
-    """In how many steps of a draw there is a backward."""
-    return sum(bool(_climbers(specs, index, num_steps)) for index in range(num_steps))
+    """How many backwards there are in a draw."""
+    return sum(
+        passes(specs, index, num_steps) * bool(_climbers(specs, index, num_steps))
+        for index in range(num_steps)
+    )
+
+
+def passes(specs: Sequence[TermSpec], index: int, num_steps: int) -> int:
+    """How often a step is walked."""
+    return max((spec.body.passes(index, num_steps) for spec in specs), default=1)
 
 
 def check_gradients(guidance: Guidance, num_steps: int) -> None:
