@@ -62,7 +62,7 @@ def test_accepted_images_are_trained_on(tmp_path):
     summaries = list(active_generation(parts, "a", GUIDED, tmp_path, "recipe"))
     accepted = Store(str(tmp_path / "store")).accepted(before_round=2)
     assert len(parts.task.synthetic(accepted)) == sum(s["accepted"] for s in summaries)
-    assert len(later._synthetic(0)) == 0
+    assert len(parts.task.synthetic([])) == 0
 
 
 def test_the_same_run_twice_is_the_same(undisturbed, tmp_path):
@@ -127,6 +127,8 @@ def test_an_arm_that_draws_nothing_never_loads_the_model(tmp_path):
 
 
 def test_held_out_images_are_merged_at_half_time(tmp_path):
+    from activegen.loop.rounds import _Run
+
     parts = colours.parts(mining=MiningSettings(split="held_out", share=0.34))
     before = _Run(parts, "a", GUIDED, tmp_path, "recipe")
     assert len(before.real["main"]) == 12 and len(before.everything) == 18

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn import functional
 
@@ -218,7 +218,7 @@ class Segmenting:
         return resized_mask(real.mask(real.index_of(request.mask)), model.size)
 
 
-def resized_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+def resized_mask(mask: Mask, size: tuple[int, int]) -> Integer[Tensor, "height width"]:
     """By the nearest pixel."""
     if tuple(mask.shape) == size:
         return mask

@@ -1,0 +1,217 @@
+"""The loop on masks: scenes whose classes are colours, and a real ControlNet at toy size."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tiny
+from activegen.data.fingerprints import thumbnail
+from activegen.data.palettes import Palette
+from activegen.data.prompts import Prompts
+from activegen.data.scenes import RealScenes
+from activegen.diffusion.control import Control
+from activegen.diffusion.sampling import Sampling
+from activegen.guidance import Ascend, Informative, Inpaint
+from activegen.loop.judging import Judge, trusting
+from activegen.loop.judging_masks import BelievedPixels
+from activegen.loop.mining import MiningSettings
+from activegen.loop.proposing_masks import MaskProposalSettings
+from activegen.loop.rounds import (
+    ArmSettings,
+    Learners,
+    LoopSettings,
+    Parts,
+    active_generation,
+    best,
+)
+from activegen.loop.segmenting import Painting, Segmenting, resized_mask
+from activegen.records import Prediction, Verdict
+from activegen.scores import SCORES
+from activegen.store import Store, from_png
+from activegen.tasks.learner import Learner, TrainSettings
+from activegen.tasks.seeding import seeded
+from activegen.tasks.segmenter import Segmenter
+
+CLASSES = ("forest", "river", "table")
+COLOURS = torch.tensor([[0.2, 0.7, 0.2], [0.2, 0.3, 0.8], [0.7, 0.5, 0.3]])
+SIZE = 16
+
+
+def mask(index: int) -> Tensor:
+    """A block of one class in a field of another; row 0 is ignored."""
+    made = torch.full((SIZE, SIZE), index % 3, dtype=torch.uint8)
+    made[4:12, 4:12] = (index + 1) % 3
+    made[0] = 255
+    return made
+
+
+def scenes(count: int, split: str) -> RealScenes:
+    salt = sum(split.encode())
+
+    def read(index: int) -> Tensor:
+        rng = torch.Generator().manual_seed(salt * 1000 + index)
+        labels = mask(index).long().masked_fill(mask(index) == 255, 0)
+        picture = COLOURS[labels].permute(2, 0, 1) + 0.1 * torch.randn(3, SIZE, SIZE, generator=rng)
+        return (picture.clamp(0, 1) * 255).round().to(torch.uint8)
+
+    ids = tuple(f"{split}/{index}" for index in range(count))
+    return RealScenes("scenes", CLASSES, ids, read, mask)
+
+
+def learner() -> Learner:
+    settings = TrainSettings(steps=12, batch_size=4, optimiser="adamw", learning_rate=0.02)
+    with seeded(0, "learner"):
+        layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, len(CLASSES), 1)
+        )
+        made = Segmenter(layers, len(CLASSES), (SIZE, SIZE))
+    return Learner(made, settings, "cpu")
+
+
+class Moody:
+    """Sees a class in each pixel by its brightness alone, and is rather sure of it."""
+
+    def predict(self, images: Tensor) -> Prediction:
+        mood = (images * 255).round().sum(1).long() % len(CLASSES)
+        seen = nn.functional.one_hot(mood, len(CLASSES)).movedim(3, 1) * 2.0
+        return Prediction(seen.unsqueeze(0))
+
+
+def task(**changes: Any) -> Segmenting:
+    prompts = Prompts(("a photo of {word}",), {name: (name,) for name in CLASSES})
+    proposal = MaskProposalSettings(budget=4, **changes)
+    return Segmenting((SIZE, SIZE), prompts, proposal, (Painting(Palette.own(CLASSES)),))
+
+
+def model() -> Any:
+    return tiny.model(controls=(Control(tiny.controlnet()),))
+
+
+def parts(of: Segmenting) -> Parts:
+    train, test = scenes(6, "train"), scenes(4, "test")
+    forbidden = thumbnail(torch.stack([test.image(k) for k in range(len(test))]))
+    check = BelievedPixels(Moody(), torch.full((3,), 0.9), 0.0, 1.0)
+
+    def judge(settings: ArmSettings) -> Judge:
+        return Judge(check, forbidden, forbidden[:0]) if settings.judge else trusting(forbidden)
+
+    def steering(learners: Learners) -> dict[str, list]:
+        up = Ascend(
+            "latents", "decoder", (Informative(learners.main, SCORES["entropy"]),), step=0.1
+        )
+        kept = [Inpaint()] if of.proposal.objects else []
+        return {"plain": kept, "guided": [up, *kept]}
+
+    return Parts(
+        task=of,
+        train=train,
+        test=test,
+        learner=learner,
+        model=model,
+        sampling=Sampling(num_steps=3, cfg_scale=1.5, scheduler="ddim"),
+        steering=steering,
+        decoder=lambda model: None,
+        judge=judge,
+        loop=LoopSettings(rounds=3, generate_until=0.67, batch=2),
+        mining=MiningSettings(folds=2),
+    )
+
+
+def run(folder: Path, of: Segmenting, settings: ArmSettings) -> list[dict[str, Any]]:
+    summaries = active_generation(parts(of), "a", settings, folder, "recipe")
+    return [{k: v for k, v in s.items() if k != "seconds"} for s in summaries]
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("guided")
+    return folder, run(folder, task(), ArmSettings("guided"))
+
+
+def test_a_run_draws_images_for_real_masks(guided: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, summaries = guided
+    assert [s["figure"] for s in summaries] == ["miou"] * 3
+    assert all(0 <= s["miou"] <= 1 and 0 <= s["boundary_iou"] <= 1 for s in summaries)
+    real = scenes(6, "train")
+    accepted = list(Store(str(folder / "store")).accepted(before_round=3))
+    assert len(accepted) == sum(s["accepted"] for s in summaries) > 0
+    for sample, verdict in accepted:
+        asked = real.mask(real.index_of(sample.request.mask))
+        assert torch.equal(from_png(sample.mask)[0], asked)
+        assert sample.request.target in asked.unique()
+        assert CLASSES[sample.request.target] in sample.request.prompt
+        assert from_png(sample.uncertainty).shape == (3, SIZE, SIZE)
+        assert sample.scores.keys() >= {"entropy", "cross_entropy"}
+        assert "label_agreement" in verdict.scores
+
+
+def test_ignored_pixels_are_not_learnt(guided: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, _ = guided
+    accepted = list(Store(str(folder / "store")).accepted(before_round=3))
+    pool = task().synthetic(accepted)
+    assert pool.labels.shape == (len(accepted), SIZE, SIZE)
+    for labels, (sample, verdict) in zip(pool.labels, accepted, strict=True):
+        stored = from_png(sample.mask)[0]
+        left_out = torch.zeros_like(stored).bool()
+        if verdict.ignored:
+            left_out = from_png(verdict.ignored)[0] > 0
+        assert torch.equal(labels, stored.masked_fill(left_out, 255))
+    assert any(verdict.ignored for _, verdict in accepted)
+    assert len(task().synthetic([])) == 0
+
+
+def test_a_run_that_goes_on_is_the_same(
+    guided: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    folder, summaries = guided
+    again = active_generation(parts(task()), "a", ArmSettings("guided"), tmp_path, "recipe")
+    next(again)
+    again.close()
+    assert run(tmp_path, task(), ArmSettings("guided")) == summaries
+    there, here = (Store(str(f / "store")).accepted(before_round=3) for f in (folder, tmp_path))
+    assert [s.image for s, _ in there] == [s.image for s, _ in here]
+
+
+def test_one_object_is_redrawn_and_the_rest_stays_real(tmp_path: Path) -> None:
+    of = task(objects=True)
+    run(tmp_path, of, ArmSettings("guided", judge=False))
+    real = scenes(6, "train")
+    accepted = list(Store(str(tmp_path / "store")).accepted(before_round=3))
+    assert accepted
+    for sample, _ in accepted:
+        place = real.index_of(sample.request.mask)
+        assert sample.request.part >= 1
+        region = of.region(sample.request, (SIZE, SIZE), real)
+        assert (real.mask(place)[region] == sample.request.target).all()
+        near = torch.nn.functional.max_pool2d(region[None].float(), 5, 1, 2)[0] > 0
+        drawn, kept = from_png(sample.image), real.image(place)
+        assert torch.equal(drawn[:, ~near], kept[:, ~near])
+        assert not torch.equal(drawn[:, region], kept[:, region])
+
+
+def test_a_selected_arm_keeps_the_best_of_its_pool(tmp_path: Path) -> None:
+    settings = ArmSettings("selected", judge=False, pool=3, by="margin")
+    summaries = run(tmp_path, task(), settings)
+    assert [s["accepted"] for s in summaries] == [4, 4, 0]
+    stored = Store(str(tmp_path / "store")).round(0)
+    values = {s.request.id: s.scores["margin"] for s in stored.samples()}
+    verdicts = stored.verdicts() or []
+    assert len(verdicts) == 12
+    kept = [values[v.id] for v in verdicts if v.accepted]
+    lost = [values[v.id] for v in verdicts if v.reason == "outscored"]
+    assert len(lost) == 8 and min(kept) >= max(lost)
+
+
+def test_the_best_are_among_the_accepted() -> None:
+    verdicts = [Verdict("a", True), Verdict("b", False, "black"), Verdict("c", True)]
+    found = best(verdicts, {"a": 1.0, "b": 9.0, "c": 2.0}, 1)
+    assert [v.reason for v in found] == ["outscored", "black", ""]
+
+
+def test_masks_are_resized_by_the_nearest_pixel() -> None:
+    small = torch.tensor([[0, 255], [1, 2]], dtype=torch.uint8)
+    large = resized_mask(small, (4, 4))
+    assert torch.equal(large, small.repeat_interleave(2, 0).repeat_interleave(2, 1))
