@@ -235,7 +235,8 @@ def _run(recipe: str, overrides: list[str], out: Path | None, as_json: bool) -> 
         at_work = Run(loaded, folder, bars.see)
         result = at_work.carry_out()
     _tell_skipped(at_work.data.skipped)
-    page = write(folder)
+    train = at_work.data.train
+    page = write(folder, lambda id: train.image(train.index_of(id)))
     arms = result["arms"]
     if as_json:
         typer.echo(json.dumps(_figures(arms, time.monotonic() - begun, page)))

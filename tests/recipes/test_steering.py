@@ -92,7 +92,8 @@ def test_what_masks_need() -> None:
     assert made("inpaint", {"recurrence": {"times": 3}}) == [Inpaint(), Recurrence(3)]
     said = {"low": 0.2, "inside": "object", "weight": 2}
     [term] = made({"ascend": {"of": "clean", "through": "decoder", "objectives": [
-        {"margin": said}, "teacher_anchor", "teacher_student", {"segment_consistency": {"kind": "kl"}}
+        {"margin": said}, "teacher_anchor", "teacher_student",
+        {"segment_consistency": {"kind": "kl"}},
     ]}})  # fmt: skip
     inner = Inside(Object(), Informative(TASK, SCORES["margin"]))
     assert term.objectives == (

@@ -120,18 +120,28 @@ def fill(run: Path, arm: str, reached: tuple[float, ...], count: int, ends: dict
     return figures | rest | {"per_class": per_class, "rejected": {}, "rounds": rounds}
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    (tmp_path / "environment.json").write_text('{"python": "3"}')
+def finished(run: Path) -> Path:
+    (run / "recipe.yaml").write_text(RECIPE)
+    (run / "environment.json").write_text('{"python": "3"}')
     arms = {
-        "real_only": fill(tmp_path, "real_only", (0.5, 0.61), 0, {}),
-        "chosen": fill(tmp_path, "chosen", (0.5, 0.6), 4, {0: "outscored"}),
-        "active": fill(tmp_path, "active", (0.55, 0.642), 6, ENDS),
+        "real_only": fill(run, "real_only", (0.5, 0.61), 0, {}),
+        "chosen": fill(run, "chosen", (0.5, 0.6), 4, {0: "outscored"}),
+        "active": fill(run, "active", (0.55, 0.642), 6, ENDS),
     }
     whole = {"recipe": "toy", "seed": 7, "arms": arms, "seconds": 60.0}
-    (tmp_path / "result.json").write_text(json.dumps(whole))
-    return tmp_path
+    (run / "result.json").write_text(json.dumps(whole))
+    return run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return finished(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a finished run whose real images are known; for tests that change nothing."""
+    return write(finished(tmp_path_factory.mktemp("run")), real)
 
 
 def real(id: str) -> torch.Tensor:
@@ -163,8 +173,8 @@ def pixels(data: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
 
-def test_the_page_speaks_of_intersection_over_union(run: Path):
-    seen = words(write(run, real).read_text(encoding="utf-8"))
+def test_the_page_speaks_of_intersection_over_union(page: Path):
+    seen = words(page.read_text(encoding="utf-8"))
     assert "real_only has an mIoU of 61.0 %; chosen has an mIoU of 60.0 % (" in seen
     assert "active has an mIoU of 64.2 % (+3.2 points against real_only)" in seen
     assert "Boundary IoU Pixel accuracy Worst class" in seen
@@ -175,10 +185,10 @@ def test_the_page_speaks_of_intersection_over_union(run: Path):
     assert "partial" not in seen
 
 
-def test_the_curve_is_of_the_figure(run: Path):
-    facts = read(run)
+def test_the_curve_is_of_the_figure(page: Path):
+    facts = read(page.parent)
     assert [arm.reached for arm in facts.arms] == [0.61, 0.6, 0.642]
-    text = write(run, real).read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     assert 'alt="mIoU of each arm against optimiser steps"' in text
     assert "No round has been evaluated yet" not in text
 
@@ -234,8 +244,7 @@ def test_masks_have_the_colours_of_the_legend(run: Path):
     assert {tuple(f["mask"][0, 0]) for f in cards(page, "active")} == set(COLOURS[:2])
 
 
-def test_what_the_judge_left_out_is_marked_where_there_is_any(run: Path):
-    page = write(run, real)
+def test_what_the_judge_left_out_is_marked_where_there_is_any(page: Path):
     for frames in cards(page, "active"):
         left_out = frames["not learnt"]
         assert left_out[1, 1, 0] > left_out[1, 1, 2] + 100  # orange
@@ -261,8 +270,8 @@ def whole(request: Request) -> Sample:
     return Sample(request, png(pixels.expand(3, -1, -1)), png(pixels), uncertainty=png(pixels))
 
 
-def test_verdicts_and_figures_stand_beside_the_pictures(run: Path):
-    seen = words(write(run, real).read_text(encoding="utf-8"))
+def test_verdicts_and_figures_stand_beside_the_pictures(page: Path):
+    seen = words(page.read_text(encoding="utf-8"))
     samples = seen.split("Rejections")[0]
     assert samples.count("✓ accepted") == 6 + 6
     assert samples.count("✕ rejected: outscored " + REASONS["outscored"]) == 2 + 2
@@ -274,8 +283,8 @@ def test_verdicts_and_figures_stand_beside_the_pictures(run: Path):
     assert "Did not occur: black, white, flat, leak, copy, repeated, label." in seen
 
 
-def test_nothing_from_data_is_run_or_fetched(run: Path):
-    text = write(run, real).read_text(encoding="utf-8")
+def test_nothing_from_data_is_run_or_fetched(page: Path):
+    text = page.read_text(encoding="utf-8")
     assert "<script" not in text
     addresses = re.findall(r"(?:src|href)\s*=\s*[\"']?([^\"'>\s]*)", text)
     assert addresses and all(address.startswith("data:image/") for address in addresses)

@@ -246,6 +246,25 @@ def test_the_loss_of_a_mask_is_the_mean_of_the_pixels_that_count():
     assert found == pytest.approx(smooth / 2, abs=1e-6)
 
 
+class Certain(nn.Module):
+    """Red is the first class and green the second, without doubt."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(30.0))
+
+    def forward(self, x):
+        return self.scale * x[:, :2]
+
+
+def test_masks_are_augmented_with_their_images():
+    masks = torch.randint(0, 2, (12, 8, 8), generator=torch.Generator().manual_seed(0))
+    images = torch.stack([masks == 0, masks == 1, masks > 1], 1).to(torch.uint8) * 255
+    pool = Pool(images, masks.to(torch.uint8), torch.ones(12), torch.zeros(12).bool())
+    settings = TrainSettings(steps=4, batch_size=12, learning_rate=1e-9, augmentation="flips")
+    assert Learner(Segmenter(Certain(), 2), settings, "cpu").train(pool, 4)["loss"] < 1e-6
+
+
 def test_the_class_of_a_picture_may_be_255():
     images = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
     pool = Pool(images, torch.tensor([255]), torch.ones(1), torch.zeros(1).bool())
