@@ -87,9 +87,7 @@ def demo(
         str, typer.Option(help=f"What is learnt: {', '.join(DEMOS)}.")
     ] = "classification",
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder; runs/<recipe> by default.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/<recipe> by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """See whether it helps, in minutes.
@@ -122,7 +120,9 @@ def run(
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="Your data: folders of images, parquet or CSV.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Your data: folders of images, masks, parquet or CSV.")
+    ],
     out: Annotated[Path, typer.Option(help="Where to write the recipe.")] = Path("recipe.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
@@ -134,15 +134,15 @@ def init(
     if out.exists() and not force:
         raise UserError(f"'{out}' is there already; choose another --out, or add --force")
     seen = writing.look(folder)
-    text = writing.recipe_text(seen)
-    parse(yaml.safe_load(text), str(out))
+    parse(yaml.safe_load(seen.recipe), str(out))
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
-    table = Table("class", "train", seen.test_split, title=f"{seen.layout}: {seen.path}")
-    for name, (train, test) in seen.counts.items():
-        table.add_row(_plain(name), str(train), str(test))
+    out.write_text(seen.recipe, encoding="utf-8")
+    head, *rows = seen.rows
+    table = Table(*head, title=f"{seen.layout}: {seen.path}")
+    for row in rows:
+        table.add_row(*map(_plain, row))
     Console().print(table)
-    typer.echo(f"smaller sides from about {seen.sides[0]} pixels, largest {seen.sides[1]}")
+    typer.echo(seen.sizes)
     _tell_skipped(seen.skipped)
     typer.echo(f"wrote {out}; read it, then: activegen run {out} --dry-run")
 

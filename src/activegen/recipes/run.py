@@ -34,6 +34,7 @@ from torch import Tensor
 
 from activegen.data.palettes import PALETTES, Palette
 from activegen.data.prompts import Prompts, prompts_for
+from activegen.data.scenes import RealScenes
 from activegen.data.splits import folds
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.model import DiffusionModel
@@ -253,7 +254,7 @@ class Run:
         if isinstance(spec, JudgeSettings):
             return Believed(model, spec.min_probability)
         task, train = self.task, self.data.train
-        assert isinstance(task, Segmenting)
+        assert isinstance(task, Segmenting) and isinstance(train, RealScenes)
         where = None
         if task.proposal.objects:
             where = lambda request: task.region(request, self.model().size, train)  # noqa: E731

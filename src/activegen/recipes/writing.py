@@ -1,24 +1,30 @@
 """A first recipe for somebody's own data, from a look at it."""
 
-import json
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from activegen.data.images import RealImages
 from activegen.data.prompts import readable
 from activegen.data.readers import read_images
-from activegen.records import UnknownWord, UserError
+from activegen.recipes.writing_masks import (
+    LOOKED_AT,
+    TEST_SPLITS,
+    SceneLook,
+    budget,
+    look_at_scenes,
+    measured_on,
+    quoted,
+    recipe_name,
+    stored,
+)
+from activegen.records import UserError
 
 SIZES = (32, 64, 96, 128, 160, 192, 224)
-LOOKED_AT = 200  # images whose sizes are looked at
-TEST_SPLITS = ("test", "val", "validation")
 
 
 @dataclass(frozen=True)
 class Look:
-    """What is in somebody's folder.
+    """What is in somebody's folder of images of one class each.
 
     Args:
         path: of it.
@@ -54,39 +60,52 @@ class Look:
         """A size for the learner: the smallest of `SIZES` that loses little of most images."""
         return next((size for size in SIZES if size >= self.sides[0]), SIZES[-1])
 
+    @property
+    def sizes(self) -> str:
+        """What the images' sizes are, in words."""
+        return f"smaller sides from about {self.sides[0]} pixels, largest {self.sides[1]}"
 
-def look(path: Path) -> Look:
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """A table: the head, and the images of each class."""
+        counted = [(name, str(train), str(test)) for name, (train, test) in self.counts.items()]
+        return [("class", "train", self.test_split), *counted]
+
+    @property
+    def recipe(self) -> str:
+        """A commented recipe."""
+        fewest = min(train for train, _ in self.counts.values())
+        words = "\n".join(
+            f"    {quoted(name)}: [{quoted(readable(name))}]" for name in self.train.classes
+        )
+        return TEXT.format(
+            name=recipe_name(self.path),
+            layout=self.layout,
+            path=quoted(str(self.path.absolute())),
+            test=self.test_split,
+            size=self.size,
+            words=words,
+            folds=max(2, min(5, fewest)),
+            train=len(self.train),
+            classes=len(self.train.classes),
+            fewest=fewest,
+            budget=budget(len(self.train)),
+        )
+
+
+def look(path: Path) -> Look | SceneLook:
     """Reads the data once.
 
     Raises:
         UserError: no layout that we know, or as its reader does.
     """
     path = path.expanduser()
+    if how := stored(path):
+        return look_at_scenes(path, how)
     layout = _layout(path)
     train = read_images(layout, str(path), "train")
-    test, test_split = _test(layout, path)
+    test, test_split = measured_on(lambda of: read_images(layout, str(path), of), TEST_SPLITS)
     return Look(path, layout, train, test, test_split, _sides(train))
-
-
-def recipe_text(seen: Look) -> str:
-    """A commented recipe for it."""
-    fewest = min(train for train, _ in seen.counts.values())
-    words = "\n".join(
-        f"    {_quoted(name)}: [{_quoted(readable(name))}]" for name in seen.train.classes
-    )
-    return TEXT.format(
-        name=re.sub(r"[^A-Za-z0-9]+", "-", seen.path.stem).strip("-") or "mine",
-        layout=seen.layout,
-        path=_quoted(str(seen.path.absolute())),
-        test=seen.test_split,
-        size=seen.size,
-        words=words,
-        folds=max(2, min(5, fewest)),
-        train=len(seen.train),
-        classes=len(seen.train.classes),
-        fewest=fewest,
-        budget=max(16, min(64, 2 ** round(math.log2(max(len(seen.train) / 4, 1))))),
-    )
 
 
 def _layout(path: Path) -> str:
@@ -95,24 +114,12 @@ def _layout(path: Path) -> str:
     if not path.is_dir():
         raise UserError(
             f"there is no folder '{path}'; give a folder with a folder of images for each class, "
-            "a folder of parquet files, or a CSV file with columns path and label"
+            "one with the folders images and masks, a folder of parquet files, or a CSV file with "
+            "columns path and label"
         )
     if any(path.rglob("*.parquet")) or (path / "dataset_dict.json").exists():
         return "hugging_face"
     return "image_folder"
-
-
-def _test(layout: str, path: Path) -> tuple[RealImages, str]:
-    """The first split that is there to measure on."""
-    first: UserError | None = None
-    for split in TEST_SPLITS:
-        try:
-            return read_images(layout, str(path), split), split
-        except UnknownWord as error:
-            first = first or error
-    raise UserError(
-        f"there is nothing to measure on: {first} Put some images of each class aside as 'test'"
-    )
 
 
 def _sides(images: RealImages) -> tuple[int, int]:
@@ -121,10 +128,6 @@ def _sides(images: RealImages) -> tuple[int, int]:
     shapes = [images.image(index).shape[1:] for index in range(0, len(images), step)]
     smaller = sorted(min(shape) for shape in shapes)
     return smaller[len(smaller) // 4], max(max(shape) for shape in shapes)
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
 
 
 TEXT = """\
