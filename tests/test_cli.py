@@ -91,6 +91,7 @@ def test_own_data_network_and_generator(
     [line] = seen.out.splitlines()
     said = json.loads(line)
     assert set(said) == {
+        "figure",
         "real_only",
         "unguided",
         "active",

@@ -188,13 +188,15 @@ def doctor(
     """
     from activegen.recipes import Run, load
     from activegen.recipes.health import embedded_problem, facts
+    from activegen.zoo import LAND_COVER, LAND_COVER_SCENES
 
     table = Table(show_header=False)
     for name, value in facts().items():
         table.add_row(name, value)
     Console().print(table)
-    if problem := embedded_problem():
-        raise UserError(problem)
+    for folder in (LAND_COVER, LAND_COVER_SCENES):
+        if problem := embedded_problem(folder):
+            raise UserError(problem)
     if recipe is not None:
         checked = Run(load(recipe, overrides or []), Path("runs") / "doctor")
         checked.check()

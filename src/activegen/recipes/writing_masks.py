@@ -303,7 +303,9 @@ def _parquet(path: Path) -> Stored | None:
     if all("split" in schema.names for schema in schemas):
         there = " ".join(sorted({str(of) for of in column_of(files, "split")}))
     else:
-        there = " ".join(str(file.relative_to(path.parent)) for file in files)
+        there = " ".join(
+            str(file.relative_to(path)) if file != path else file.name for file in files
+        )
     tests = tuple(
         split for split in TEST_SPLITS if re.search(rf"(?<![a-z]){split}(?![a-z])", there)
     )
@@ -351,7 +353,7 @@ def _usual(scenes: RealScenes) -> tuple[int, int]:
 
 
 def _scaled(sides: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
-    height, width = (max(1, round(side * scale / multiple)) * multiple for side in sides)
+    height, width = (max(1, int(side * scale / multiple + 0.5)) * multiple for side in sides)
     return height, width
 
 

@@ -27,7 +27,7 @@ from activegen.zoo import LAND_COVER, world
 from activegen.zoo.classifying import real_pool, trained
 from activegen.zoo.domains import EUROSAT_TEMPLATE, EUROSAT_WORDS, Domain, eurosat, rendered
 
-SAMPLING = Sampling(num_steps=15, cfg_scale=3.0)
+SAMPLING = Sampling(num_steps=15, cfg_scale=2.0)
 CARD = """# land_cover: a small latent diffusion model
 
 Draws 64-pixel pictures of two domains that prompts tell apart: the rendered land-cover world
