@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import tiny
-from activegen.recipes import Recipe, Run, drawing, parse
+from activegen.recipes import Recipe, Run, drawing, load, parse
 from activegen.recipes.plan import measure, plan
 from activegen.recipes.progress import Event
 from activegen.records import UserError
@@ -258,3 +258,11 @@ def test_images_without_the_loop(settings: dict, tmp_path: Path) -> None:
     wrong = parse(settings | {"learner": {"network": "timm:resnet10t"}})
     with pytest.raises(UserError, match="weights of another network"):
         drawing.draw(Run(wrong, tmp_path / "else"), weights, 5)
+
+
+def test_checking_masks_trains_nothing_and_writes_no_file(tmp_path: Path) -> None:
+    recipe = load("demo_segmentation", ["data.train.count=8", "data.test.options.count=4"])
+    run = Run(recipe, tmp_path / "run")
+    run.check()
+    assert not (tmp_path / "run").exists()
+    assert "_members" not in vars(run)

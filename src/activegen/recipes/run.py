@@ -95,7 +95,9 @@ class Run:
         classes = self.data.train.classes
         _ = self.task
         network = self.network().to(self.device)
-        self.ways(Learners(network, (network, network), MemoryBank()))
+        learners = Learners(network, (network, network), MemoryBank())
+        stand_in = network if self.judging.network else None  # the judge is not trained here
+        steering.terms(self.recipe.guidance, steering.Models(learners, lambda: stand_in))
         steering.check_gradients(self.recipe.guidance, self.recipe.sampling.num_steps)
         if self.generates:
             generator.check_prompts(self.place.tokenizer(), self.prompts, classes)
@@ -229,8 +231,7 @@ class Run:
     def ways(self, learners: Learners) -> dict[str, list[Any]]:
         """Ways of drawing by name."""
         spec, guidance = self.recipe.segmentation, self.recipe.guidance
-        teacher = lambda: self.label_model  # noqa: E731 - trained when a term asks for it
-        made = steering.terms(guidance, steering.Models(learners, teacher))
+        made = steering.terms(guidance, steering.Models(learners, lambda: self.label_model))
         if spec is not None and spec.proposal.objects and not self.inpaints:
             made = {name: [*terms, Inpaint()] for name, terms in made.items()}
         return made
