@@ -137,7 +137,7 @@ def test_what_can_be_mended_is_one_line(
     words: list[str],
     said: str,
 ) -> None:
-    monkeypatch.setattr("activegen.recipes.health.embedded_problem", lambda: "")
+    monkeypatch.setattr("activegen.recipes.health.embedded_problem", lambda folder: "")
     assert call(*words) == 2
     error = capsys.readouterr().err.strip()
     assert said in error

@@ -36,7 +36,8 @@ CARD = """# land_cover_scenes: a small latent diffusion model with a ControlNet
 Draws 64-pixel pictures of two to four land covers, from a text that lists them ("a rendered scene
 of water, a forest and houses", "a satellite mosaic of a field and water"), and with the ControlNet
 for a mask. Masks are shown in the colours of `activegen.data.palettes.Palette.own` for the classes
-{classes}. In the layout of diffusers; `StableDiffusionControlNetPipeline` loads it as it is.
+{classes}.
+In the layout of diffusers; `StableDiffusionControlNetPipeline` loads it as it is.
 
 Trained by `python -m activegen.zoo.train_scenes` on scenes that the package renders and on mosaics:
 the same masks filled with texture of EuroSAT's *train* rows (Helber et al. 2019, arXiv 1709.00029;
@@ -133,14 +134,16 @@ def measure(
 
 
 def grid(drawn: Tensor, test: Scenes, path: Path, columns: int = 12, rows: int = 2) -> None:
-    """Masks, real pictures and generated ones below each other."""
+    """Masks, rendered pictures and generated ones below each other; of mosaics no real texture."""
     palette = Palette.own(SCENE_CLASSES)
     images, masks = tensors(test)
     shown = []
     for row in range(rows):
         some = range(row * columns, (row + 1) * columns)
         painted = [(paint(masks[k], SCENE_CLASSES, palette) * 255).to(torch.uint8) for k in some]
-        shown += [torch.cat(painted, 2), torch.cat([images[k] for k in some], 2)]
+        shown.append(torch.cat(painted, 2))
+        if test.name == "scenes":
+            shown.append(torch.cat([images[k] for k in some], 2))
         shown.append(torch.cat([drawn[k] for k in some], 2))
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = torch.cat(shown, 1).permute(1, 2, 0).numpy()
