@@ -266,3 +266,12 @@ def test_checking_masks_trains_nothing_and_writes_no_file(tmp_path: Path) -> Non
     run.check()
     assert not (tmp_path / "run").exists()
     assert "_members" not in vars(run)
+
+
+def test_the_teacher_of_guidance_is_none_of_the_judges(tmp_path: Path) -> None:
+    small = ["data.train.count=8", "data.test.options.count=4", "segmentation.judge.steps=2"]
+    run = Run(load("demo_segmentation", small), tmp_path / "run")
+    everybody = [run.teacher, *run._members]
+    weights = [next(model.parameters()) for model in everybody]
+    assert len(everybody) == 3
+    assert not any((weights[0] == other).all() for other in weights[1:])

@@ -231,7 +231,7 @@ class Run:
     def ways(self, learners: Learners) -> dict[str, list[Any]]:
         """Ways of drawing by name."""
         spec, guidance = self.recipe.segmentation, self.recipe.guidance
-        made = steering.terms(guidance, steering.Models(learners, lambda: self.label_model))
+        made = steering.terms(guidance, steering.Models(learners, lambda: self.teacher))
         if spec is not None and spec.proposal.objects and not self.inpaints:
             made = {name: [*terms, Inpaint()] for name, terms in made.items()}
         return made
@@ -287,6 +287,11 @@ class Run:
         return Committee(self._members) if self.judging.network else None
 
     @cached_property
+    def teacher(self) -> TaskModel | None:
+        """What guidance may ask: one more network like the judge's, but not one that judges."""
+        return self._member(self.judging.members) if self.judging.network else None
+
+    @cached_property
     def _members(self) -> tuple[TaskNetwork, ...]:
         return tuple(self._member(k) for k in range(self.judging.members))
 
@@ -296,7 +301,7 @@ class Run:
         For masks each leaves out a part, on which its usual losses are measured; alone, none.
         """
         train, members = self.data.train, self.judging.members
-        if self.recipe.segmentation is None or members == 1:
+        if self.recipe.segmentation is None or members == 1 or member == members:
             return train, train
         return folds(train, members, self.recipe.seed)[member]
 

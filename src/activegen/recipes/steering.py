@@ -52,7 +52,7 @@ class Models:
 
     Args:
         learners: of the round.
-        find_teacher: what checks labels; None where the recipe has none.
+        find_teacher: a model that neither learns nor judges; None where the recipe has none.
     """
 
     def __init__(self, learners: Learners, find_teacher: Callable[[], TaskModel | None]):
@@ -185,7 +185,7 @@ class ScoreBody(ObjectiveBody):
 
     Args:
         of: whose; the committee is the learner and those that mine, dropout is the learner with
-            frozen masks, the teacher is what checks labels.
+            frozen masks, the teacher neither learns nor judges.
     """
 
     of: Asked = "learner"
