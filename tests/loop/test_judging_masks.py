@@ -10,10 +10,10 @@ from activegen.loop.judging_masks import (
     BelievedPixels,
     MaskJudgeSettings,
     class_losses,
-    log_consensus,
     loss_thresholds,
 )
 from activegen.records import Prediction, Request, Sample, UserError
+from activegen.scores import consensus
 from activegen.store import from_png, png
 from activegen.tasks.committee import Committee
 
@@ -104,7 +104,7 @@ def test_members_are_asked_together():
     members = Committee((Eye(5.0).eval(), Eye(40.0).eval()))
     with torch.no_grad():
         logits = members.predict(images).logits
-    assert torch.allclose(log_consensus(logits).exp(), logits.softmax(2).mean(0), atol=1e-6)
+    assert torch.allclose(consensus(logits).exp(), logits.softmax(2).mean(0), atol=1e-6)
 
 
 def test_class_losses_are_sums_and_numbers():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from activegen.loop.judging import Opinion, Picture, as_batch
 from activegen.loop.objects import Mask, Region, edge_band
 from activegen.records import IGNORE, Request, Sample, TaskModel, UserError
+from activegen.scores import consensus
 from activegen.store import from_png, png
 from activegen.tasks.classifier import modes_kept
 
@@ -93,7 +94,7 @@ class BelievedPixels:
         to judge.
         """
         mask = from_png(sample.mask)[0].long()
-        log_p = log_consensus(self.teacher.predict(as_batch(image, self.teacher)).logits)[0].cpu()
+        log_p = consensus(self.teacher.predict(as_batch(image, self.teacher)).logits)[0].cpu()
         losses, limits = pixel_losses(log_p, mask), self.thresholds.cpu()[known(mask)]
         drawn = mask != IGNORE
         if self.where is not None:
@@ -142,21 +143,13 @@ def loss_thresholds(
         if isinstance(teacher, nn.Module):
             teacher.eval()
         for image, mask in real:
-            log_p = log_consensus(teacher.predict(as_batch(image, teacher)).logits)[0].cpu()
+            log_p = consensus(teacher.predict(as_batch(image, teacher)).logits)[0].cpu()
             sums, counts = class_losses(log_p, mask)
             total = (sums + total[0], counts + total[1]) if total else (sums, counts)
     if total is None:
         raise UserError("no real images to learn from how high losses are; give at least one")
     sums, counts = total
     return torch.where(counts > 0, factor * sums / counts, torch.inf).float()
-
-
-def log_consensus(
-    logits: Float[Tensor, "members b classes h w"],
-) -> Float[Tensor, "b classes h w"]:
-    """Log of the members' mean probabilities."""
-    members = logits.float().log_softmax(2)
-    return members.logsumexp(0) - torch.tensor(len(members)).log()
 
 
 def pixel_losses(log_p: Float[Tensor, "classes h w"], mask: Mask) -> Float[Tensor, "h w"]:

@@ -14,10 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from activegen.data.prompts import Prompts
-from activegen.loop.judging_masks import NOTICED, class_losses, log_consensus
+from activegen.loop.judging_masks import NOTICED, class_losses
 from activegen.loop.objects import Mask, Object
 from activegen.loop.proposing import ADVERSARIAL, PLAIN, Origin, ProposalSettings
 from activegen.records import IGNORE, Request, UserError
+from activegen.scores import consensus
 
 SAMPLINGS = ("hardness", "balanced", "uniform")
 MOST = 20  # images of the hardest mask; FreeMask's
@@ -137,7 +138,7 @@ def judged_scene(
     scene: Scene, logits: Float[Tensor, "members classes h w"], mask: Mask
 ) -> JudgedScene:
     """The scene with a learner's losses on its image."""
-    sums, counts = class_losses(log_consensus(logits[:, None])[0].cpu(), mask.cpu())
+    sums, counts = class_losses(consensus(logits[:, None])[0].cpu(), mask.cpu())
     means = (sums / counts).tolist()
     return JudgedScene(scene, {k: means[k] for k in scene.pixels if counts[k] > 0})
 

@@ -112,7 +112,7 @@ def measure(
         "images": count,
         "images_per_second": round(count / seconds, 1),
         "classifier_steps": steps,
-        "reconstruction_psnr": _psnr(model, test.images[_some(test, 500)]),
+        "reconstruction_psnr": psnr(model, test.images[_some(test, 500)]),
         "accuracy_trained_on_generated": _accuracy(by_generated, test),
         "accuracy_trained_on_real": _accuracy(by_real, test),
         "labels_confirmed_by_real_trained": _accuracy(by_real, drawn),
@@ -182,7 +182,7 @@ def _features(model: Classifier, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tens
 
 
 @torch.inference_mode()
-def _psnr(model: StableDiffusion, images: UInt8[Tensor, "n 3 h w"]) -> float:
+def psnr(model: StableDiffusion, images: UInt8[Tensor, "n 3 h w"]) -> float:
     """Mean over images, in dB."""
     values = []
     for part in images.split(100):

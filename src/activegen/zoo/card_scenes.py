@@ -27,6 +27,7 @@ from activegen.tasks.seeding import seeded as in_order
 from activegen.tasks.segmenter import Segmenter
 from activegen.tasks.segmenters import build_segmenter
 from activegen.zoo import LAND_COVER_SCENES
+from activegen.zoo.card import psnr
 from activegen.zoo.domains import Scenes, eurosat, mosaics, rendered_scenes
 from activegen.zoo.layouts import SCENE_CLASSES
 
@@ -123,7 +124,7 @@ def measure(
     seen = evaluate_masks(judge, drawn, masks)
     floor = evaluate_masks(judge, draw(model, test, SAMPLING, control=False), masks)
     figures = {
-        "reconstruction_psnr": _psnr(model, images),
+        "reconstruction_psnr": psnr(model, images),
         "miou_of_real": round(evaluate_masks(judge, images, masks).miou, 4),
         "mask_fidelity": round(seen.miou, 4),
         "mask_fidelity_without_control": round(floor.miou, 4),
@@ -159,17 +160,6 @@ def readme(card: dict[str, Any]) -> str:
         for text, key in ROWS
     ]
     return CARD.format(table="\n".join(lines), classes=", ".join(SCENE_CLASSES), **card)
-
-
-@torch.inference_mode()
-def _psnr(model: StableDiffusion, images: Tensor) -> float:
-    """Mean over images, in dB."""
-    values = []
-    for part in images.split(100):
-        real = part.to(model.device) / 255
-        again = model.decode(model.encode(real))
-        values.append(-10 * torch.log10((real - again).square().flatten(1).mean(1)))
-    return round(float(torch.cat(values).mean()), 2)
 
 
 def main() -> None:
