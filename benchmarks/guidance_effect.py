@@ -226,7 +226,7 @@ def main() -> None:
     options.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1, default=str))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def fitted(model: StableDiffusion, scenes: Scenes) -> LinearDecoder:
     images = tensors(scenes)[0][:32].float() / 255
     latents = torch.cat([model.encode(image[None]) for image in images])
