@@ -1,0 +1,202 @@
+"""Words of common classes where WordNet is not installed: a small table, our own selection.
+
+The classes of PASCAL VOC and Cityscapes, and those of land cover. Of the latter it holds what the
+embedded generator was taught; a kind that it never heard of would draw something else. No word
+stands for two classes of one list.
+"""
+
+from dataclasses import dataclass
+
+from activegen.data.wording import readable
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A class.
+
+    Args:
+        sense: WordNet's synset of it; "" where it has none.
+        synonyms, kinds: with an article where one is said.
+    """
+
+    sense: str = ""
+    synonyms: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+
+VOC: dict[str, Entry] = {
+    "aeroplane": Entry(
+        "airplane.n.01",
+        ("an aeroplane", "an airplane", "a plane"),
+        ("an airliner", "a jet", "a biplane", "a seaplane", "a fighter jet"),
+    ),
+    "bicycle": Entry(
+        "bicycle.n.01",
+        ("a pushbike",),
+        ("a mountain bike", "a racing bicycle", "a tandem bicycle", "a city bicycle"),
+    ),
+    "bird": Entry(
+        "bird.n.01",
+        (),
+        ("a sparrow", "an eagle", "a duck", "a swan", "a parrot", "an owl", "a pigeon", "a gull"),
+    ),
+    "boat": Entry(
+        "boat.n.01",
+        (),
+        ("a sailboat", "a rowboat", "a motorboat", "a canoe", "a ferry", "a yacht", "a kayak"),
+    ),
+    "bottle": Entry(
+        "bottle.n.01",
+        (),
+        ("a wine bottle", "a beer bottle", "a water bottle", "a milk bottle", "a flask"),
+    ),
+    "bus": Entry(
+        "bus.n.01",
+        ("a motorbus", "an autobus"),
+        ("a minibus", "a school bus", "a trolleybus", "a double-decker bus"),
+    ),
+    "car": Entry(
+        "car.n.01",
+        ("an automobile", "a motorcar"),
+        ("a sedan", "a hatchback", "a station wagon", "a sports car", "a limousine", "a taxi"),
+    ),
+    "cat": Entry(
+        "cat.n.01",
+        ("a house cat",),
+        ("a kitten", "a tabby", "a tomcat", "a Siamese cat", "a Persian cat"),
+    ),
+    "chair": Entry(
+        "chair.n.01",
+        (),
+        ("an armchair", "a rocking chair", "a folding chair", "a swivel chair", "a highchair"),
+    ),
+    "cow": Entry("cattle.n.01", ("cattle",), ("a heifer", "a dairy cow", "an ox", "a bull")),
+    "dining table": Entry("dining_table.n.01", ("a dinner table",), ("a refectory table",)),
+    "dog": Entry(
+        "dog.n.01",
+        ("a domestic dog",),
+        ("a puppy", "a poodle", "a corgi", "a terrier", "a spaniel", "a husky", "a bulldog"),
+    ),
+    "horse": Entry("horse.n.01", (), ("a pony", "a stallion", "a mare", "a foal", "a racehorse")),
+    "motorbike": Entry(
+        "motorcycle.n.01",
+        ("a motorcycle", "a motorbike"),
+        ("a moped", "a motor scooter", "a trail bike"),
+    ),
+    "person": Entry(
+        "person.n.01",
+        ("a human being",),
+        ("a man", "a woman", "a child", "a boy", "a girl", "a worker", "a tourist"),
+    ),
+    "potted plant": Entry(
+        "pot_plant.n.01",
+        ("a pot plant", "a houseplant"),
+        ("a potted fern", "a potted palm", "a potted flower", "a bonsai"),
+    ),
+    "sheep": Entry("sheep.n.01", (), ("a lamb", "a ewe", "a merino", "a bighorn")),
+    "sofa": Entry(
+        "sofa.n.01", ("a sofa", "a couch"), ("a loveseat", "a sofa bed", "a settee", "a divan")
+    ),
+    "train": Entry(
+        "train.n.01",
+        ("a railroad train",),
+        ("a passenger train", "a freight train", "a commuter train", "a subway train"),
+    ),
+    "tv monitor": Entry(
+        "television_monitor.n.01",
+        ("a television", "a television set"),
+        ("a computer monitor", "a flat-screen television"),
+    ),
+}
+
+STREETS: dict[str, Entry] = {
+    "road": Entry(
+        "road.n.01", ("a roadway", "a street"), ("a highway", "a motorway", "an unpaved road")
+    ),
+    "sidewalk": Entry("sidewalk.n.01", ("a pavement", "a footway"), ("a paved footpath",)),
+    "building": Entry(
+        "building.n.01",
+        ("an edifice",),
+        ("a house", "an apartment building", "an office building", "a skyscraper", "a church"),
+    ),
+    "wall": Entry("wall.n.01", (), ("a brick wall", "a stone wall", "a concrete wall")),
+    "fence": Entry("fence.n.01", (), ("a picket fence", "a wire fence", "a wooden fence")),
+    "pole": Entry("pole.n.01", (), ("a utility pole", "a telephone pole", "a lamppost")),
+    "traffic light": Entry(
+        "traffic_light.n.01", ("a traffic signal", "a stoplight"), ("a pedestrian signal",)
+    ),
+    "traffic sign": Entry(
+        "street_sign.n.01", ("a street sign",), ("a stop sign", "a yield sign", "a warning sign")
+    ),
+    "vegetation": Entry(
+        "vegetation.n.01", ("plants", "flora"), ("trees", "bushes", "shrubbery", "a hedge")
+    ),
+    "terrain": Entry("terrain.n.01", ("open ground",), ("grass", "soil", "sand", "a lawn")),
+    "sky": Entry("sky.n.01", (), ("a blue sky", "a cloudy sky", "an overcast sky")),
+    "rider": Entry("rider.n.03", (), ("a cyclist", "a bicyclist", "a motorcyclist")),
+    "truck": Entry(
+        "truck.n.01",
+        ("a lorry", "a motortruck"),
+        ("a pickup truck", "a dump truck", "a fire engine", "a delivery truck", "a tow truck"),
+    ),
+}
+
+LAND_COVER: dict[str, Entry] = {
+    "field": Entry("field.n.01", ("farmland", "a crop field"), ("a ploughed field",)),
+    "meadow": Entry(
+        "grassland.n.01", ("grassland", "a pasture"), ("a flowered meadow", "a plain meadow")
+    ),
+    "forest": Entry(
+        "forest.n.01", ("woodland", "woods"), ("a broadleaf forest", "a conifer forest")
+    ),
+    "lake": Entry("lake.n.01", ("a pond", "a water reservoir"), ("a blue lake", "a frozen lake")),
+    "river": Entry(
+        "river.n.01",
+        ("a stream", "a watercourse"),
+        ("a straight river", "a meandering river", "a braided river"),
+    ),
+    "water": Entry(
+        "body_of_water.n.01", ("open water", "a body of water"), ("a lake", "a river", "a pond")
+    ),
+    "houses": Entry(
+        "house.n.01", ("a residential area", "housing"), ("suburban houses", "rural houses")
+    ),
+    "industry": Entry("factory.n.01", ("an industrial site", "a factory area"), ()),
+    "annual crop": Entry("", ("annual crops", "cropland"), ()),
+    "herbaceous vegetation": Entry("", ("scrub",), ()),
+    "highway": Entry("highway.n.01", ("a motorway",), ()),
+    "industrial": Entry("", ("industrial buildings", "an industrial area"), ()),
+    "pasture": Entry("pasture.n.01", ("grazing land",), ()),
+    "permanent crop": Entry("", ("permanent crops", "an orchard"), ()),
+    "residential": Entry("", ("a residential area", "a suburb"), ()),
+    "sea lake": Entry("", ("a lake", "the sea"), ()),
+}
+
+TABLE: dict[str, Entry] = {**VOC, **STREETS, **LAND_COVER}
+OTHER_NAMES = {
+    "airplane": "aeroplane",
+    "couch": "sofa",
+    "dinner table": "dining table",
+    "motorcycle": "motorbike",
+    "tv": "tv monitor",
+}
+
+
+def entry(name: str) -> Entry | None:
+    """Of a class, however its name is written ("diningtable"); None where we have none."""
+    return _BY_NAME.get(_squeezed(name))
+
+
+def of_sense(sense: str) -> Entry | None:
+    """The class of a synset; None where we have none."""
+    return next((of for of in TABLE.values() if of.sense and of.sense == sense), None)
+
+
+def _squeezed(name: str) -> str:
+    return readable(name).replace(" ", "")
+
+
+_BY_NAME = {
+    **{_squeezed(name): of for name, of in TABLE.items()},
+    **{_squeezed(other): TABLE[name] for other, name in OTHER_NAMES.items()},
+}
