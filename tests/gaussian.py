@@ -17,6 +17,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from activegen.diffusion.attention import Maps, Reading, Words
 from activegen.diffusion.levels import Level
 from activegen.diffusion.model import Conditioning, Denoised
 from activegen.diffusion.sampling import Batch, Sampling, seeded
@@ -70,6 +71,14 @@ class World:
         grey = torch.tensor(COLOURS.get(negative, (0.5, 0.5, 0.5))).expand_as(text)
         return Conditioning(text, grey, torch.ones(len(words), 1))
 
+    def words(
+        self, prompts: Sequence[str], words: Sequence[Sequence[str]], attribution: bool = False
+    ) -> Words:
+        """Each is the prompt's one token."""
+        most = max(map(len, words))
+        counts = torch.tensor([len(named) for named in words])
+        return Words((torch.arange(most) < counts.unsqueeze(1)).float().unsqueeze(2))
+
     def gain(self, level: Level) -> float:
         """d E[z_0 | z_t] / d z_t."""
         alpha, variance = level.alpha, self.spread**2
@@ -87,6 +96,7 @@ class World:
         level: Level,
         cfg_scale: float,
         attention: bool = False,
+        reading: Reading | None = None,
     ) -> Denoised:
         """With classifier-free guidance, as diffusers has it."""
         self.calls += 1
@@ -95,7 +105,16 @@ class World:
             without = self.posterior(latents, conditioning.negative.mean(1), level)
             clean = without + cfg_scale * (clean - without)
         maps = self.looks(latents) if attention else None
-        return Denoised(level.output(clean, latents), clean, maps)
+        return Denoised(level.output(clean, latents), clean, maps, self.read(latents, reading))
+
+    def read(self, latents: Tensor, reading: Reading | None) -> Maps | None:
+        """Words look left and right in turns."""
+        if reading is None:
+            return None
+        left = self.looks(latents)
+        asked = reading.words.focus
+        sides = ([left, left.flip(-1)] * asked.shape[1])[: asked.shape[1]]
+        return Maps((torch.stack(sides, 1) * asked.unsqueeze(3),), (1,))
 
     @staticmethod
     def looks(latents: Tensor) -> Tensor:

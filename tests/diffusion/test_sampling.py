@@ -10,7 +10,7 @@ from torch import Tensor
 
 import gaussian
 import tiny
-from activegen.diffusion.attention import resized
+from activegen.diffusion.attention import Maps, Reading, Steps, resized
 from activegen.diffusion.levels import SCHEDULERS, Level, Solver, scheduler
 from activegen.diffusion.model import Denoised
 from activegen.diffusion.sampling import (
@@ -404,6 +404,85 @@ def test_attention_is_the_running_mean_and_its_peak_is_kept():
     assert drawn.attention is not None and drawn.presence is not None
     torch.testing.assert_close(drawn.presence, torch.full((2,), 0.6))
     assert (drawn.attention[..., :2] == 1).all() and (drawn.attention[..., 2:] == 0).all()
+
+
+def reading_of(steps: Steps) -> tuple[Batch, Reading]:
+    """Two images, of two words and one."""
+    model = tiny.model()
+    batch = tiny.batch(model, ["river", "forest"], sampling=Sampling(4, 3.0))
+    prompts = ["a photo of river", "a photo of forest"]
+    words = model.words(prompts, [["river", "photo"], ["forest"]])
+    return batch, Reading(words, steps, "all", self_attention=8)
+
+
+def test_reading_changes_nothing_but_what_is_kept():
+    batch, reading = reading_of(0.5)
+    plain, drawn = sample(batch), sample(replace(batch, reading=reading))
+    assert torch.equal(plain.latents, drawn.latents) and torch.equal(plain.images, drawn.images)
+    assert plain.maps is None and drawn.maps is not None
+    assert (plain.calls, drawn.calls) == (4, 4)
+    assert drawn.attention is None and drawn.presence is None
+    for tensor in (*drawn.maps.words, drawn.maps.self_attention):
+        assert tensor is not None and not tensor.is_inference() and not tensor.requires_grad
+
+
+def test_a_window_is_the_mean_of_its_steps():
+    def maps(steps: Steps) -> Maps:
+        batch, reading = reading_of(steps)
+        made = sample(replace(batch, reading=reading)).maps
+        assert made is not None
+        return made
+
+    single = [maps(index / 4) for index in range(4)]
+    assert torch.equal(maps(0.5).words[0], single[2].words[0])
+    window = maps((0.25, 1.0))
+    for size in range(2):
+        mean = torch.stack([m.words[size] for m in single[1:]]).mean(0)
+        torch.testing.assert_close(window.words[size], mean)
+        assert (single[1].words[size] - mean).abs().amax() > 1e-6
+    own = [m.self_attention for m in (window, *single[1:]) if m.self_attention is not None]
+    torch.testing.assert_close(own[0], torch.stack(own[1:]).mean(0))
+
+
+def test_steps_that_are_not_read_cost_nothing():
+    batch, reading = reading_of((0.25, 0.75))
+    asked: list[int] = []
+    for name, layer in batch.model.unet.named_modules():
+        if name.endswith("to_k"):
+            layer.register_forward_hook(lambda *_: asked.append(1))
+    each = []
+
+    def count(_: Estimate) -> None:
+        each.append(len(asked))
+        asked.clear()
+
+    sample(replace(batch, reading=reading), on_step=count)
+    sample(batch, on_step=count)
+    read, plain = each[:4], each[4:]
+    assert plain == [plain[0]] * 4
+    assert [n == plain[0] for n in read] == [True, False, False, True]
+
+
+def test_reading_goes_with_guidance_of_the_same_step():
+    batch, reading = reading_of((0.0, 1.0))
+    climb = Climb("conditioning", "denoiser", 0.01, attention=True)
+    guided = sample(batch, [climb])
+    both = sample(replace(batch, reading=reading), [climb])
+    assert torch.equal(guided.latents, both.latents)
+    assert guided.attention is not None and both.attention is not None
+    assert torch.equal(guided.attention, both.attention) and both.maps is not None
+    # what moves the text moves the direct maps
+    still = sample(replace(batch, reading=reading)).maps
+    assert still is not None and (still.words[0] - both.maps.words[0]).abs().amax() > 1e-6
+
+
+def test_a_window_without_a_step_is_said_before_anything_is_drawn():
+    world = gaussian.World()
+    words = world.words(["a red picture"], [["red"]])
+    batch = replace(gaussian.batch(world, ["red"]), reading=Reading(words, (0.51, 0.59)))
+    with pytest.raises(UserError, match="none of the 10 steps"):
+        sample(batch)
+    assert world.calls == 0
 
 
 def test_masks_and_objects_reach_the_estimate():

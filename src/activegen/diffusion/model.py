@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from activegen.diffusion.attention import Maps, Reading, Words
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.levels import Level
 from activegen.records import Images, Latents
@@ -44,11 +45,13 @@ class Denoised:
         output: what the scheduler takes, classifier-free guidance inside.
         clean: E[z_0 | z_t].
         attention: the class word's map where it was asked for, raw (softmax shares).
+        maps: what a `Reading` asked for.
     """
 
     output: Latents
     clean: Latents
     attention: Float[Tensor, "b h_a w_a"] | None = None
+    maps: Maps | None = None
 
 
 @runtime_checkable
@@ -86,6 +89,12 @@ class DiffusionModel(Protocol):
         """Encodes prompts and finds their class words; "" is no word, and no map."""
         ...
 
+    def words(
+        self, prompts: Sequence[str], words: Sequence[Sequence[str]], attribution: bool = False
+    ) -> Words:
+        """Finds words in the images' prompts, or in ``attribution`` prompts that name them."""
+        ...
+
     def inpainting(
         self, images: Images, masks: Float[Tensor, "b 1 h w"]
     ) -> Float[Tensor, "b c h_z w_z"] | None:
@@ -99,6 +108,7 @@ class DiffusionModel(Protocol):
         level: Level,
         cfg_scale: float,
         attention: bool = False,
+        reading: Reading | None = None,
     ) -> Denoised:
         """One call of the denoiser, differentiable in latents and conditioning."""
         ...

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from activegen.diffusion.attention import normalised
+from activegen.diffusion.attention import Maps, Reading, normalised
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.levels import Level, Solver, scheduler
 from activegen.diffusion.model import Conditioning, DiffusionModel
@@ -58,6 +58,7 @@ class Batch:
         target: class ids, or masks of class ids as large as the pictures; 255 there is ignored.
         reference: latents of the real images to steer towards, where there are any.
         region: the object that is drawn anew, 0 to 1, as large as the pictures.
+        reading: which attention to keep, for masks.
     """
 
     model: DiffusionModel
@@ -68,6 +69,7 @@ class Batch:
     target: Target
     reference: Latents | None = None
     region: Float[Tensor, "b 1 height width"] | None = None
+    reading: Reading | None = None
 
     def solver(self) -> Solver:
         """A fresh one."""
@@ -208,6 +210,7 @@ class Drawn:
         presence: the raw peak of that map: small where the word found no place.
         skipped: gradients per image that were not finite and were not followed.
         calls: of the denoiser.
+        maps: what ``Batch.reading`` asked for, mean over its steps.
     """
 
     latents: Latents
@@ -216,6 +219,7 @@ class Drawn:
     presence: Float[Tensor, " b"] | None
     skipped: Int[Tensor, " b"]
     calls: int
+    maps: Maps | None = None
 
 
 @dataclass
@@ -227,6 +231,8 @@ class _State:
     attention_count: int = 0
     skipped: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     calls: int = 0
+    maps_sum: Maps | None = None
+    maps_count: int = 0
 
 
 def seeded(
@@ -252,9 +258,15 @@ def sample(
         on_step: sees the estimate of each pass of each step, after the moves were computed.
 
     Raises:
-        UserError: two terms want a gradient in the same step.
+        UserError: two terms want a gradient in the same step, or attention is to be read in a
+            window without a step.
     """
     solver = batch.solver()
+    if batch.reading and not any(batch.reading.at(level) for level in solver.levels):
+        raise UserError(
+            f"none of the {len(solver.levels)} steps starts within {batch.reading.steps}, where "
+            "attention is to be read; widen the window"
+        )
     steerings = [term.begin(batch) for term in guidance]
     for level in solver.levels:
         if sum(s.active(level) and s.gradient(level) is not None for s in steerings) > 1:
@@ -282,6 +294,7 @@ def sample(
         presence=None if maps is None else (maps / state.attention_count).amax((1, 2)).clone(),
         skipped=state.skipped,
         calls=state.calls,
+        maps=state.maps_sum.over(state.maps_count) if state.maps_sum else None,
     )
 
 
@@ -357,10 +370,14 @@ def _estimate(
         latents = followed = latents.detach().clone().requires_grad_()
     with torch.set_grad_enabled(followed is not None):
         watch = any(s.wants_attention(level) for s in active)
+        reading = batch.reading if batch.reading and batch.reading.at(level) else None
         denoised = batch.model.denoise(
-            latents, conditioning, level, batch.sampling.cfg_scale, watch
+            latents, conditioning, level, batch.sampling.cfg_scale, watch, reading
         )
     state.calls += 1
+    if denoised.maps is not None:
+        state.maps_sum = state.maps_sum.plus(denoised.maps) if state.maps_sum else denoised.maps
+        state.maps_count += 1
     if denoised.attention is not None:
         previous = 0 if state.attention_sum is None else state.attention_sum
         state.attention_sum = previous + denoised.attention

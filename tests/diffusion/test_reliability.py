@@ -1,0 +1,92 @@
+"""Pixels and images by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from activegen.diffusion.reliability import Screen, reliability, reliable, screened
+from activegen.records import IGNORE, UserError
+
+
+def world() -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    mask = torch.randint(0, 4, (3, 9, 7), generator=rng).to(torch.uint8)
+    mask[1, :2] = IGNORE
+    return mask, torch.rand(3, 9, 7, generator=rng)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.29, 0.5, 0.7, 1.0])
+def test_each_class_of_each_image_keeps_its_surest_pixels(share: float):
+    mask, margin = world()
+    kept = reliable(mask, margin, share)
+    for labels, margins, chosen in zip(mask, margin, kept, strict=True):
+        for label in range(4):
+            of_class = labels == label
+            count = int(of_class.sum())
+            assert count > 3
+            assert int((chosen & of_class).sum()) == math.floor(round(share * count, 6))
+            best, rest = margins[of_class & chosen], margins[of_class & ~chosen]
+            assert not len(best) or not len(rest) or best.min() > rest.max()
+    assert not kept[mask == IGNORE].any()
+
+
+def test_hundredths_are_not_lost_to_rounding():
+    mask, margin = torch.zeros(1, 10, 10, dtype=torch.uint8), torch.rand(1, 10, 10)
+    assert int(reliable(mask, margin, 0.29).sum()) == 29
+
+
+def test_of_equal_margins_the_first_are_kept():
+    mask = torch.tensor([[[0, 1, 0, 1], [0, 1, 0, 1]]], dtype=torch.uint8)
+    kept = reliable(mask, torch.full((1, 2, 4), 0.3))
+    assert kept.int().tolist() == [[[1, 1, 1, 1], [0, 0, 0, 0]]]
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    mask, margin = world()
+    assert torch.equal(reliable(mask, margin)[2:], reliable(mask[2:], margin[2:]))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_that_is_none_is_said(share: float):
+    with pytest.raises(UserError, match="from 0 to 1"):
+        reliable(*world(), share)
+
+
+def test_an_images_reliability_is_the_mean_margin_of_its_foreground():
+    mask = torch.tensor([[[0, 1], [2, IGNORE]], [[0, 0], [0, IGNORE]]], dtype=torch.uint8)
+    margin = torch.tensor([[[0.9, 0.2], [0.4, 0.7]]] * 2)
+    torch.testing.assert_close(reliability(mask, margin, 0), torch.tensor([0.3, 0.0]))
+    torch.testing.assert_close(reliability(mask, margin, None), torch.tensor([0.5, 0.5]))
+
+
+def painted(*counts: int) -> Tensor:
+    """10 by 10 pixels, so many of class 0, 1, ...; the rest are ignored."""
+    flat = torch.full((100,), IGNORE, dtype=torch.uint8)
+    flat[: sum(counts)] = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    return flat.view(10, 10)
+
+
+def test_images_are_dropped_for_their_area_or_their_peak():
+    masks = torch.stack([painted(100), painted(99, 1), painted(5, 95), painted(4, 96)])
+    classes, peaks = torch.tensor([[1, 2]] * 3 + [[1, IGNORE]]), torch.full((4, 2), 0.1)
+    kept = Screen(peak=0.1)
+    assert screened(masks, classes, peaks, 0, kept) == ["small", "", "", "full"]
+    peaks[1, 0], peaks[3, 1] = 0.09, 0.0
+    assert screened(masks, classes, peaks, 0, kept) == ["small", "unseen", "", "full"]
+    assert screened(masks, classes, peaks, 0, Screen(least=0.0, most=1.0)) == [""] * 4
+
+
+def test_without_a_background_each_class_needs_its_pixels():
+    masks = torch.stack([painted(50, 50), painted(0, 100), painted(98, 2)])
+    classes = torch.tensor([[0, 1], [0, 1], [1, IGNORE]])
+    peaks = torch.ones(3, 2)
+    assert screened(masks, classes, peaks, None, Screen()) == ["", "missing", ""]
+    assert screened(masks, classes, peaks, None, Screen(least=0.03)) == ["", "missing", "missing"]
+
+
+@pytest.mark.parametrize("wrong", [{"least": 0.96}, {"most": 1.1}, {"peak": -0.1}])
+def test_bounds_that_are_none_are_said(wrong: dict[str, float]):
+    with pytest.raises(UserError, match="shares that are none"):
+        Screen(**wrong)
