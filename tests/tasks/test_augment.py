@@ -101,6 +101,16 @@ def test_what_is_erased_or_beyond_the_edge_is_ignored():
     assert ((ignored == IGNORE) == grey).float().mean() > 0.98
 
 
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_map_beside_a_mask_moves_with_it(name):
+    images, masks = scenes(32, 16)
+    alone, moved = augmentation(name).joint(images, masks, 0, 0)
+    changed, same, beside = augmentation(name).joint(images, masks, 0, 0, masks * 100)
+    assert torch.equal(changed, alone) and torch.equal(same, moved)
+    kept = moved != IGNORE
+    assert torch.equal(beside[kept], moved[kept] * 100)
+
+
 def test_classes_stay_as_they_are():
     labels = torch.arange(16)
     changed, same = augmentation("photo").joint(IMAGES, labels, 1, 2)

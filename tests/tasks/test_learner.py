@@ -10,11 +10,13 @@ from activegen.tasks.classifier import Classifier
 from activegen.tasks.evaluate import evaluate
 from activegen.tasks.evaluate_masks import evaluate_masks
 from activegen.tasks.learner import Diverged, Learner, TrainSettings, weights_hash
+from activegen.tasks.losses import LOSSES
 from activegen.tasks.networks import build
 from activegen.tasks.pool import Pool
 from activegen.tasks.seeding import seeded
 from activegen.tasks.segmenter import Segmenter
 from activegen.tasks.segmenters import build_segmenter
+from activegen.tasks.unreliable import UNRELIABLE
 
 SETTINGS = TrainSettings(
     steps=8,
@@ -27,6 +29,7 @@ SETTINGS = TrainSettings(
     ema_decay=0.9,
     synthetic_share=0.4,
 )
+NOISY = TrainSettings(40, 12, "adamw", learning_rate=0.01, ema_decay=0.9)
 
 
 def colours(count, seed=0, synthetic=0):
@@ -272,6 +275,136 @@ def test_the_class_of_a_picture_may_be_255():
     assert ours.train(pool, 1)["loss"] == pytest.approx(math.log(300), abs=1e-5)
 
 
+def doubted(seed=0, flipped=0.4):
+    """Scenes in which so many pixels have the other label; most of these are told."""
+    rng = torch.Generator().manual_seed(seed)
+    pool = scenes(12, seed, synthetic=12)
+    wrong = torch.rand(pool.labels.shape, generator=rng) < flipped
+    told = wrong == (torch.rand(pool.labels.shape, generator=rng) < 0.9)
+    labels = torch.where(wrong & (pool.labels != IGNORE), 1 - pool.labels, pool.labels)
+    return replace(pool, labels=labels, reliability=(~told).to(torch.uint8) * 230)
+
+
+def plain_network(seed=0, classes=2):
+    """Three convolutions, without norms and dropout."""
+    with seeded(seed):
+        layers = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)]
+        layers += [nn.ReLU(), nn.Conv2d(16, classes, 1)]
+        return Segmenter(nn.Sequential(*layers), classes, (16, 16), multiple=1)
+
+
+def test_doubting_pixels_beats_believing_wrong_ones():
+    test = scenes(12, seed=9)
+    found = {}
+    for unreliable in UNRELIABLE:
+        settings = replace(NOISY, unreliable=unreliable, teach_from=0.2)
+        ours = Learner(plain_network(), settings, "cpu")
+        ours.train(doubted(), settings.steps)
+        found[unreliable] = evaluate_masks(ours.averaged, test.images, test.labels).miou
+    assert min(found[name] for name in ("weight", "ignore", "teacher")) > found["trust"] + 0.02
+
+
+def test_without_reliability_nothing_is_doubted():
+    hashes = set()
+    for unreliable in UNRELIABLE:
+        settings = replace(NOISY, steps=2, unreliable=unreliable)
+        ours = Learner(plain_network(), settings, "cpu")
+        ours.train(scenes(12), 2)
+        hashes.add(weights_hash(ours.model))
+    assert len(hashes) == 1
+
+
+def one_step(unreliable, step=0, **settings):
+    """The loss of a pixel of class 0, one of class 1 and an ignored one, at odds of 0.8 to 0.2."""
+    odds = torch.tensor([0.8, 0.2]).log().tolist()
+    pool = Pool(
+        torch.zeros(1, 3, 1, 3, dtype=torch.uint8),
+        torch.tensor([[[0, 1, IGNORE]]], dtype=torch.uint8),
+        torch.ones(1),
+        torch.ones(1).bool(),
+        torch.tensor([[[255, 51, 0]]], dtype=torch.uint8),
+    )
+    settings = TrainSettings(10, learning_rate=1e-9, unreliable=unreliable, **settings)
+    ours = Learner(Segmenter(ConstantMap(*odds), 2, multiple=1), settings, "cpu")
+    ours.step = step
+    return ours.train(pool, step + 1)["loss"]
+
+
+def test_the_loss_of_unreliable_pixels():
+    right, wrong = -math.log(0.8), -math.log(0.2)
+    assert one_step("trust") == pytest.approx((right + wrong) / 2, abs=1e-6)
+    assert one_step("weight") == pytest.approx((right + 0.2 * wrong) / 2, abs=1e-6)
+    assert one_step("ignore") == pytest.approx(right, abs=1e-6)
+    robust = (1 - 0.8**0.7 + 0.2 * (1 - 0.2**0.7)) / 0.7
+    assert one_step("weight", loss="generalised") == pytest.approx(robust / 2, abs=1e-6)
+
+
+def test_a_teacher_is_asked_when_it_has_learnt():
+    early = one_step("teacher", step=1, ema_decay=0.9, teach_from=0.2)
+    assert early == one_step("ignore")
+    # the teacher sees class 0 in the second pixel too, and nothing in the ignored one
+    late = one_step("teacher", step=2, ema_decay=0.9, teach_from=0.2)
+    assert late == pytest.approx(-math.log(0.8), abs=1e-6)
+    alike = one_step("teacher", step=2, ema_decay=0.9, teach_from=0.2, loss="symmetric")
+    assert alike == pytest.approx(-0.1 * math.log(0.8) + 4 * 0.2, abs=1e-6)
+
+
+def test_the_teacher_is_the_average():
+    class Fixed(ConstantMap):
+        def forward(self, x):
+            return super().forward(x) if self.training else -super().forward(x)
+
+    pool = Pool(
+        torch.zeros(1, 3, 1, 1, dtype=torch.uint8),
+        torch.zeros(1, 1, 1, dtype=torch.uint8),
+        torch.ones(1),
+        torch.ones(1).bool(),
+        torch.zeros(1, 1, 1, dtype=torch.uint8),
+    )
+    odds = torch.tensor([0.8, 0.2]).log().tolist()
+    settings = TrainSettings(1, unreliable="teacher", ema_decay=0.9, teach_from=0.0)
+    ours = Learner(Segmenter(Fixed(*odds), 2, multiple=1), settings, "cpu")
+    assert ours.train(pool, 1)["loss"] == pytest.approx(-math.log(0.2), abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", set(LOSSES) - {"cross_entropy"})
+def test_robust_losses_learn(loss):
+    settings = TrainSettings(40, batch_size=24, loss=loss, learning_rate=0.1)
+    ours = learner(settings)
+    ours.train(colours(60), 40)
+    test = colours(60, seed=1)
+    assert evaluate(ours.model, test.images, test.labels).accuracy > 0.9
+
+
+def test_robust_losses_mix_pictures_too():
+    odds = torch.tensor([0.8, 0.2]).log().tolist()
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    pool = Pool(images, torch.tensor([0, 1]), torch.ones(2), torch.zeros(2).bool())
+    settings = TrainSettings(1, batch_size=2, mixup=0.4, loss="generalised")
+    loss = Learner(Classifier(Constant(*odds), 2), settings, "cpu").train(pool, 1)["loss"]
+    assert loss == pytest.approx((2 - 0.8**0.7 - 0.2**0.7) / 1.4, abs=1e-6)
+
+
+def test_a_teacher_resumes_too(tmp_path):
+    settings = replace(NOISY, steps=8, unreliable="teacher", augmentation="photo")
+    whole = Learner(plain_network(), settings, "cpu")
+    whole.train(doubted(), 4)
+    whole.save(tmp_path / "state.safetensors")
+    second = Learner(plain_network(99), settings, "cpu")
+    second.load(tmp_path / "state.safetensors")
+    assert second.train(doubted(), 8) == whole.train(doubted(), 8)
+    assert weights_hash(second.averaged) == weights_hash(whole.averaged)
+
+
+def test_settings_that_do_not_fit_together_are_told():
+    with pytest.raises(UserError, match="set ema_decay"):
+        TrainSettings(unreliable="teacher")
+    with pytest.raises(UserError, match="label_smoothing is of the loss 'cross_entropy'"):
+        TrainSettings(loss="symmetric", label_smoothing=0.1)
+    with pytest.raises(UserError, match="only pixels of masks can be unreliable"):
+        learner(TrainSettings(unreliable="ignore"))
+
+
 def test_masks_are_not_mixed():
     with pytest.raises(UserError, match="set mixup to 0"):
         mask_learner(SETTINGS)
@@ -376,6 +509,7 @@ def test_what_is_not_a_state_is_told(tmp_path):
         {"synthetic_share": 1.5},
         {"synthetic_weight": -1.0},
         {"label_smoothing": 1.0},
+        {"teach_from": 1.5},
     ],
 )
 def test_settings_out_of_range_are_named(wrong):
@@ -383,7 +517,9 @@ def test_settings_out_of_range_are_named(wrong):
         TrainSettings(**wrong)
 
 
-@pytest.mark.parametrize("wrong", ["optimiser", "schedule", "amp", "augmentation"])
+@pytest.mark.parametrize(
+    "wrong", ["optimiser", "schedule", "amp", "augmentation", "loss", "unreliable"]
+)
 def test_unknown_words_are_answered(wrong):
     with pytest.raises(UnknownWord, match="choose one of"):
         TrainSettings(**{wrong: "sdg"})

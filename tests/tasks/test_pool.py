@@ -166,3 +166,27 @@ def test_a_subset_may_hold_an_image_twice():
     assert chosen.labels.tolist() == [0, 1, 1]
     assert chosen.synthetic.tolist() == [True, False, False]
     assert len(chosen.weights) == 3
+
+
+def test_reliability_stays_with_its_mask():
+    masks = torch.arange(12, dtype=torch.uint8).reshape(3, 2, 2)
+    drawn = torch.zeros(3, 3, 2, 2, dtype=torch.uint8)
+    sure = masks * 20
+    pool = generated(drawn, masks, 2, reliability=sure).reweighted(0.5)
+    assert torch.equal(pool.reliability, sure)
+    assert torch.equal(pool.subset(torch.tensor([2, 0])).reliability, sure[[2, 0]])
+    real = gather(Scene(masks[0]), 2)
+    assert real.reliability is None and (real + real).reliability is None
+    for joined, place in ((real + pool, 0), (pool + real, 3)):
+        assert (joined.reliability[place] == 255).all()
+        kept = joined.reliability[joined.synthetic]
+        assert torch.equal(kept, sure)
+
+
+def test_reliability_is_resized_like_its_mask():
+    mask = torch.tensor([[0, 0, 7, 7], [0, 0, 7, 7], [1] * 4, [3] * 4], dtype=torch.uint8)
+    pool = gather(Scene(mask), (4, 2), lambda index: mask * 10 + index)
+    assert torch.equal(pool.reliability, pool.labels * 10)
+    drawn = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    pool = generated(drawn, mask[None], (2, 4), reliability=mask[None] * 10)
+    assert torch.equal(pool.reliability, pool.labels * 10)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Integer
+from jaxtyping import Integer, UInt8
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -20,7 +20,7 @@ from torchvision.tv_tensors import Mask
 from activegen.records import IGNORE, Images, choose
 from activegen.tasks.seeding import seeded
 
-Views = tuple[Tensor, ...]  # images (b, 3, h, w), and masks (b, h, w) where there are some
+Views = tuple[Tensor, ...]  # images (b, 3, h, w), and masks and maps (b, h, w) where there are some
 
 
 @runtime_checkable
@@ -75,13 +75,26 @@ class Augmentation:
         return self._changed((images,), seed, step)[0].clamp(0, 1)
 
     def joint(
-        self, images: Images, target: Integer[Tensor, "b *space"], seed: int, step: int
-    ) -> tuple[Images, Integer[Tensor, "b *space"]]:
-        """The same, and masks moved with their images; classes stay as they are."""
+        self,
+        images: Images,
+        target: Integer[Tensor, "b *space"],
+        seed: int,
+        step: int,
+        *beside: UInt8[Tensor, "b h w"],
+    ) -> tuple[Tensor, ...]:
+        """The same, and masks moved with their images; classes stay as they are.
+
+        Args:
+            images: in 0..1.
+            target: classes, or masks of them.
+            seed, step: of the randomness.
+            beside: more maps that lie on the masks; they come back behind them. Where the image
+                has lost something they hold any value: there the mask is ignored.
+        """
         if target.ndim == 1:
             return self(images, seed, step), target
-        changed, masks = self._changed((images, target), seed, step)
-        return changed.clamp(0, 1), masks
+        changed, *masks = self._changed((images, target, *beside), seed, step)
+        return changed.clamp(0, 1), *masks
 
     def _changed(self, views: Views, seed: int, step: int) -> Views:
         with seeded(seed, "augment", step):

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -17,18 +18,20 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from activegen.records import IGNORE, Images, UserError, choose
+from activegen.precision import mixed_precision
+from activegen.records import Images, UserError, choose
 from activegen.tasks.augment import augmentation
+from activegen.tasks.losses import CROSS_ENTROPY, LOSSES, Loss, cross_entropy, mean_of_pixels
 from activegen.tasks.pool import Pool, check_labels
 from activegen.tasks.seeding import seeded
-from activegen.tasks.task_network import TaskNetwork
+from activegen.tasks.task_network import TaskNetwork, modes_kept
+from activegen.tasks.unreliable import IGNORED, TEACHER, TRUST, UNRELIABLE
 
 Network = TypeVar("Network", bound=TaskNetwork)
 Parameters = list[dict[str, Any]]
@@ -41,7 +44,12 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
 }
-AMP: dict[str, torch.dtype | None] = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+AMP: dict[str, torch.dtype | None] = {
+    "no": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "auto": None,
+}
 
 
 class Diverged(UserError):
@@ -60,12 +68,19 @@ class TrainSettings:
         weight_decay: of weights; biases and norms are not decayed.
         warmup_steps: in which the learning rate grows linearly from 0.
         schedule: "cosine" (to 0) or "constant", after the warmup.
-        label_smoothing: 0 to below 1.
+        loss: a name in :data:`activegen.tasks.losses.LOSSES`.
+        unreliable: what becomes of pixels whose reliability is below a half: "trust" learns them
+            like others; "weight" counts every pixel by its reliability; "ignore" leaves them out;
+            "teacher" learns the class that the averaged weights see there.
+        teach_from: share of the steps, 0 to 1, after which labels may come from what networks see;
+            till then unreliable pixels are ignored. Ours: a network that starts from nothing would
+            learn its own first guesses.
+        label_smoothing: of the cross-entropy, 0 to below 1.
         mixup: alpha of the Beta distribution of the mixing share; 0 is off, as for masks it must.
         augmentation: a name in :data:`activegen.tasks.augment.AUGMENTATIONS`.
         ema_decay: of the averaged weights, below 1; 0 is off. Early on it is at most
             (1 + step) / (10 + step).
-        amp: "no", "bf16" or "fp16" (with loss scaling).
+        amp: "no", "bf16", "fp16" (with loss scaling), or "auto": bf16 where it is fast.
         synthetic_share: part of a batch that is synthetic, 0 to 1; None takes images by count.
         synthetic_weight: of a synthetic image in the loss, next to 1 of a real one; 0 leaves
             the synthetic ones out.
@@ -82,6 +97,9 @@ class TrainSettings:
     weight_decay: float = 5e-4
     warmup_steps: int = 0
     schedule: str = "cosine"
+    loss: str = CROSS_ENTROPY
+    unreliable: str = TRUST
+    teach_from: float = 0.1
     label_smoothing: float = 0.0
     mixup: float = 0.0
     augmentation: str = "none"
@@ -94,6 +112,8 @@ class TrainSettings:
     def __post_init__(self):
         choose(OPTIMISERS, self.optimiser, "optimiser")
         choose(SCHEDULES, self.schedule, "schedule")
+        choose(LOSSES, self.loss, "loss")
+        choose(UNRELIABLE, self.unreliable, "treatment of unreliable pixels")
         choose(AMP, self.amp, "amp")
         augmentation(self.augmentation)
         share = self.synthetic_share
@@ -103,6 +123,7 @@ class TrainSettings:
             ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
             ("warmup_steps", 0 <= self.warmup_steps <= self.steps, "0 to steps"),
+            ("teach_from", 0 <= self.teach_from <= 1, "0 to 1"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "0 to below 1"),
             ("mixup", 0 <= self.mixup < math.inf, "at least 0"),
             ("ema_decay", 0 <= self.ema_decay < 1, "0 to below 1"),
@@ -111,6 +132,37 @@ class TrainSettings:
         ):
             if not fine:
                 raise UserError(f"{name} must be {wanted}; got {getattr(self, name)}")
+        if self.label_smoothing > 0 and self.loss != CROSS_ENTROPY:
+            raise UserError(
+                f"label_smoothing is of the loss '{CROSS_ENTROPY}'; set it to 0 for '{self.loss}'"
+            )
+        if self.unreliable == TEACHER and self.ema_decay == 0:
+            raise UserError(f"unreliable '{TEACHER}' is the averaged weights: set ema_decay")
+
+    def check_fits(self, space: int) -> None:
+        """See that one can train so on labels of these dimensions: 0 for classes, 2 for masks.
+
+        Raises:
+            UserError: one cannot.
+        """
+        if self.mixup > 0 and space:
+            raise UserError(f"masks cannot be mixed: set mixup to 0; got {self.mixup}")
+        if self.unreliable != TRUST and not space:
+            raise UserError(
+                f"only pixels of masks can be unreliable: set unreliable to '{TRUST}'; "
+                f"got '{self.unreliable}'"
+            )
+
+    def teaches(self, step: int) -> bool:
+        """Whether labels may come from what networks see, in the step, counted from 0."""
+        return step >= self.teach_from * self.steps
+
+    @property
+    def per_pixel(self) -> Loss:
+        """The loss of each pixel, or of each image of a class."""
+        if self.label_smoothing > 0:
+            return partial(cross_entropy, smoothing=self.label_smoothing)
+        return LOSSES[self.loss]
 
     def rate(self, step: int) -> float:
         """Learning rate of the step, counted from 0."""
@@ -141,8 +193,7 @@ class Learner(Generic[Network]):
         settings: TrainSettings,
         device: str | torch.device | None = None,
     ):
-        if settings.mixup > 0 and model.space:
-            raise UserError(f"masks cannot be mixed: set mixup to 0; got {settings.mixup}")
+        settings.check_fits(model.space)
         self.settings = settings
         self.step = 0
         # placement and mixed precision are ours: accelerate fixes both once for the whole process
@@ -172,8 +223,8 @@ class Learner(Generic[Network]):
     ) -> dict[str, float]:
         """Train from the present step up to ``until_step``; the model comes back in eval mode.
 
-        The loss is the cross-entropy of the batch, averaged with the images' weights; that of a
-        mask is the mean over its pixels that are not ignored, 0 where all are.
+        The loss is that of the batch, averaged with the images' weights; that of a mask is the mean
+        over its pixels that are not ignored, 0 where all are.
 
         Args:
             pool: what to train on.
@@ -181,7 +232,7 @@ class Learner(Generic[Network]):
             on_step: told the number of steps done and the loss of the last.
 
         Returns:
-            "loss": mean over these steps, in nats (nan without a step); "steps": how many;
+            "loss": mean over these steps (nan without a step); "steps": how many;
             "synthetic": part of the drawn images that was synthetic.
 
         Raises:
@@ -224,11 +275,14 @@ class Learner(Generic[Network]):
         weights = (pool.weights[mine] / whole).to(self.device)
         images = pool.images[mine].to(self.device).float() / 255
         labels = pool.labels[mine].to(self.device)
-        images, labels = augmentation(settings.augmentation).joint(
-            images, labels, settings.seed + ours.process_index, self.step
+        known = pool.reliability
+        reliability = None if known is None else known[mine].to(self.device)
+        images, labels, *maps = self._prepared(images, labels, reliability)
+        images, labels, *maps = augmentation(settings.augmentation).joint(
+            images, labels, settings.seed + ours.process_index, self.step, *maps
         )
         with seeded(settings.seed, "step", self.step, ours.process_index):
-            loss = self._loss(images, labels, weights)
+            loss = self._loss(images, labels, weights, *maps)
         seen = float(cast(Tensor, ours.reduce(loss.detach(), "sum"))) / ours.num_processes
         if not math.isfinite(seen):
             raise Diverged(
@@ -239,8 +293,23 @@ class Learner(Generic[Network]):
         self._update(loss)
         return seen, float(pool.synthetic[drawn].float().mean())
 
+    def _prepared(
+        self,
+        images: Images,
+        labels: Integer[Tensor, "b *space"],
+        reliability: UInt8[Tensor, "b h w"] | None,
+    ) -> tuple[Tensor, ...]:
+        """A batch before its augmentation: images, labels, and the maps that the loss wants."""
+        if reliability is None or self.settings.unreliable == TRUST:
+            return images, labels
+        return images, labels, reliability
+
     def _loss(
-        self, images: Images, labels: Integer[Tensor, "b *space"], weights: Float[Tensor, " b"]
+        self,
+        images: Images,
+        labels: Integer[Tensor, "b *space"],
+        weights: Float[Tensor, " b"],
+        *maps: UInt8[Tensor, "b h w"],
     ) -> Float[Tensor, ""]:
         share, other = 1.0, torch.arange(len(images), device=images.device)
         if self.settings.mixup > 0:
@@ -248,32 +317,42 @@ class Learner(Generic[Network]):
             share = float(torch.distributions.Beta(alpha, alpha).sample())
             other = torch.randperm(len(images)).to(images.device)
             images = share * images + (1 - share) * images[other]
-        precision = AMP[self.settings.amp]
-        with torch.autocast(self.device.type, precision, enabled=precision is not None):
-            logits = self._parallel(images).float()
-        own = self._cross_entropy(logits, labels) * weights
+        logits = self._logits(images)
+        labels, counts = self._treated(images, labels, *maps)
+        per_pixel = self.settings.per_pixel
+        own = mean_of_pixels(per_pixel(logits, labels), labels, counts) * weights
         if self.settings.mixup == 0:
             return own.sum()
-        mixed = self._cross_entropy(logits, labels[other]) * weights[other]
+        mixed = per_pixel(logits, labels[other]) * weights[other]
         return (share * own + (1 - share) * mixed).sum()
 
-    def _cross_entropy(
-        self, logits: Float[Tensor, "b classes *space"], labels: Integer[Tensor, "b *space"]
-    ) -> Float[Tensor, " b"]:
-        smoothing = self.settings.label_smoothing
-        if labels.ndim == 1:  # the class of a picture is never ignored: 255 is a class of many
-            return functional.cross_entropy(
-                logits, labels, reduction="none", label_smoothing=smoothing
-            )
-        pixels = functional.cross_entropy(
-            logits,
-            labels.long(),
-            reduction="none",
-            ignore_index=IGNORE,
-            label_smoothing=smoothing,
-        )
-        counted = (labels != IGNORE).flatten(1).sum(1)
-        return pixels.flatten(1).sum(1) / counted.clamp_min(1)
+    def _logits(self, images: Images) -> Float[Tensor, "..."]:
+        with mixed_precision(self.device, AMP[self.settings.amp]):
+            return self._parallel(images).float()
+
+    def _treated(
+        self,
+        images: Images,
+        labels: Integer[Tensor, "b *space"],
+        reliability: UInt8[Tensor, "b h w"] | None = None,
+    ) -> tuple[Integer[Tensor, "b *space"], Float[Tensor, "b h w"] | None]:
+        """What is learnt, and how much each pixel counts."""
+        if reliability is None:
+            return labels, None
+
+        def teacher() -> Integer[Tensor, "b h w"]:
+            return self._seen(self.averaged, images).argmax(1)
+
+        treatment = self.settings.unreliable
+        if treatment == TEACHER and not self.settings.teaches(self.step):
+            treatment = IGNORED
+        return UNRELIABLE[treatment](labels, reliability, teacher)
+
+    @torch.no_grad()
+    def _seen(self, model: Network, images: Images) -> Float[Tensor, "b classes *space"]:
+        """Logits of a single model in evaluation mode; it comes back in its own."""
+        with modes_kept(model), mixed_precision(self.device, AMP[self.settings.amp]):
+            return model.eval().predict(images).logits[0]
 
     def _update(self, loss: Float[Tensor, ""]) -> None:
         for group in self._optimiser.param_groups:
@@ -292,6 +371,11 @@ class Learner(Generic[Network]):
             for buffer in chain(self.model.buffers(), self.averaged.buffers()):
                 buffer.copy_(cast(Tensor, broadcast(buffer)))
 
+    @property
+    def _decisive(self) -> dict[str, Any]:
+        """Settings, JSON-able, that a saved state must be of."""
+        return asdict(self.settings)
+
     def state_dict(self) -> dict[str, Any]:
         """All that training goes on from: "tensors" by name, and JSON-able "numbers"."""
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
@@ -304,7 +388,7 @@ class Learner(Generic[Network]):
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         numbers = {
             "step": self.step,
-            "settings": asdict(self.settings),
+            "settings": self._decisive,
             "classes": self.model.classes,
             "scaler": self._scaler.state_dict(),
         }
@@ -317,7 +401,7 @@ class Learner(Generic[Network]):
             UserError: it is of other settings or of another network.
         """
         tensors, numbers = state["tensors"], state["numbers"]
-        mine = {"classes": self.model.classes, **asdict(self.settings)}
+        mine = {"classes": self.model.classes, **self._decisive}
         theirs = {"classes": numbers["classes"], **numbers["settings"]}
         changed = sorted(k for k in mine | theirs if mine.get(k) != theirs.get(k))
         if changed:

@@ -5,7 +5,8 @@ function of the seed and the step, so a learner that goes on needs to remember t
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from activegen.records import IGNORE, UserError
 from activegen.tasks.seeding import derive
+from activegen.tasks.unreliable import CERTAIN
 
 
 @runtime_checkable
@@ -41,12 +43,14 @@ class Pool:
         labels: class ids, int64; or masks of them, uint8, 255 where ignored.
         weights: how much an image counts in the loss; 0 is never drawn.
         synthetic: true where the image was generated.
+        reliability: of each pixel's label, 255 = certain; None is certain everywhere.
     """
 
     images: UInt8[Tensor, "n 3 h w"]
     labels: Integer[Tensor, "n *space"]
     weights: Float[Tensor, " n"]
     synthetic: Bool[Tensor, " n"]
+    reliability: UInt8[Tensor, "n h w"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,12 +66,22 @@ class Pool:
             torch.cat([self.labels, other.labels]),
             torch.cat([self.weights, other.weights]),
             torch.cat([self.synthetic, other.synthetic]),
+            None
+            if self.reliability is None and other.reliability is None
+            else torch.cat([self.reliabilities, other.reliabilities]),
         )
+
+    @property
+    def reliabilities(self) -> UInt8[Tensor, "n h w"]:
+        """The reliability, written out where there is none."""
+        if self.reliability is not None:
+            return self.reliability
+        return torch.full_like(self.images[:, 0], CERTAIN)
 
     def reweighted(self, synthetic: float) -> "Pool":
         """The same images, with the weights of the synthetic ones times ``synthetic``."""
         weights = torch.where(self.synthetic, self.weights * synthetic, self.weights)
-        return Pool(self.images, self.labels, weights, self.synthetic)
+        return replace(self, weights=weights)
 
     def subset(self, indices: Int[Tensor, " m"]) -> "Pool":
         """The images at these places, which may come more than once."""
@@ -76,6 +90,7 @@ class Pool:
             self.labels[indices],
             self.weights[indices],
             self.synthetic[indices],
+            None if self.reliability is None else self.reliability[indices],
         )
 
     def batch(
@@ -111,13 +126,27 @@ class Pool:
         )
 
 
-def gather(real: Labelled, size: int | tuple[int, int]) -> Pool:
-    """All real images in memory, resized with their masks, each with weight 1."""
+def gather(
+    real: Labelled,
+    size: int | tuple[int, int],
+    reliability: Callable[[int], UInt8[Tensor, "_ _"]] | None = None,
+) -> Pool:
+    """All real images in memory, resized with their masks, each with weight 1.
+
+    Args:
+        real: images with their labels.
+        size: height and width, in pixels.
+        reliability: of an image's mask, by its index, 255 = certain; None is certain everywhere.
+    """
     if len(real) == 0:
         raise UserError("there is no real image to train on")
     images = torch.stack([_resize(real.image(index), _pair(size)) for index in range(len(real))])
     labels = torch.stack([_target(real.target(index), _pair(size)) for index in range(len(real))])
-    return Pool(images, labels, torch.ones(len(images)), torch.zeros(len(images), dtype=torch.bool))
+    known = None
+    if reliability is not None:
+        known = torch.stack([_nearest(reliability(k), _pair(size)) for k in range(len(real))])
+    none = torch.zeros(len(images), dtype=torch.bool)
+    return Pool(images, labels, torch.ones(len(images)), none, known)
 
 
 def generated(
@@ -125,11 +154,20 @@ def generated(
     labels: Integer[Tensor, "n *space"],
     size: int | tuple[int, int],
     weight: float = 1.0,
+    reliability: UInt8[Tensor, "n _ _"] | None = None,
 ) -> Pool:
-    """Synthetic images, resized with their masks, each with this weight in the loss."""
+    """Synthetic images, resized with their masks, each with this weight in the loss.
+
+    Args:
+        images, labels: of them.
+        size: height and width, in pixels.
+        weight: of each image.
+        reliability: of the masks, 255 = certain; None is certain everywhere.
+    """
     height, width = _pair(size)
     resized = [_resize(image, (height, width)) for image in images]
     targets = [_target(label, (height, width)) for label in labels]
+    known = [] if reliability is None else [_nearest(of, (height, width)) for of in reliability]
     # without any, they still are of one kind
     none = (
         torch.zeros(0, dtype=torch.int64)
@@ -141,6 +179,7 @@ def generated(
         torch.stack(targets) if targets else none,
         torch.full((len(images),), float(weight)),
         torch.ones(len(images), dtype=torch.bool),
+        torch.stack(known) if known else None,
     )
 
 
@@ -191,10 +230,13 @@ def _target(label: Integer[Tensor, "*space"], size: tuple[int, int]) -> Integer[
             f"a mask must hold class ids from 0, and {IGNORE} where it is ignored; "
             f"got {int(label.min())} to {int(label.max())}"
         )
-    mask = label.to(torch.uint8)
-    if mask.shape != size:
-        mask = functional.interpolate(mask[None, None], size, mode="nearest-exact")[0, 0]
-    return mask
+    return _nearest(label.to(torch.uint8), size)
+
+
+def _nearest(bytes_: UInt8[Tensor, "_ _"], size: tuple[int, int]) -> UInt8[Tensor, "height width"]:
+    if bytes_.shape == size:
+        return bytes_
+    return functional.interpolate(bytes_[None, None], size, mode="nearest-exact")[0, 0]
 
 
 def _resize(image: Tensor, size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
