@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+
+from activegen.proof.curves import Amount, Track, amount_needed, curve, isotonic, worth
+from activegen.records import UserError
+
+AMOUNTS = (0.0, 100.0, 200.0, 400.0)
+
+
+def tracks(*figures, amounts=AMOUNTS):
+    return {seed: Track(amounts, tuple(row)) for seed, row in enumerate(figures)}
+
+
+def saturating(scale, rng, seeds=5, noise=0.003, amounts=(0.0, 100.0, 200.0, 400.0, 700.0, 1000.0)):
+    """0.7 + 0.15 (1 - exp(-amount / scale)), seeds apart by 0.01."""
+    true = 0.7 + 0.15 * (1 - np.exp(-np.array(amounts) / scale))
+    rows = true + rng.normal(0, 0.01, (seeds, 1)) + rng.normal(0, noise, (seeds, len(amounts)))
+    return tracks(*rows.tolist(), amounts=amounts), true
+
+
+def test_mean_and_interval_by_hand():
+    found = curve(tracks((0.5, 0.6, 0.7, 0.8), (0.5, 0.7, 0.7, 0.9), (0.5, 0.5, 0.7, 0.7)))
+    assert found.amounts == AMOUNTS and found.seeds == (0, 1, 2)
+    assert found.mean == pytest.approx((0.5, 0.6, 0.7, 0.8))
+    assert found.high == pytest.approx((0.5, 0.6 + 0.24841, 0.7, 0.8 + 0.24841), abs=1e-5)
+    assert found.low == pytest.approx((0.5, 0.6 - 0.24841, 0.7, 0.8 - 0.24841), abs=1e-5)
+
+
+def test_seconds_are_brought_to_one_grid():
+    seconds = {0: Track((1.0, 3.0), (0.2, 0.4)), 1: Track((2.0, 5.0), (0.3, 0.9))}
+    found = curve(seconds)
+    assert found.amounts == (2, 3)
+    assert found.mean == pytest.approx((0.3, (0.4 + 0.5) / 2))
+
+
+def test_one_seed_has_no_interval():
+    one = tracks((0.5, 0.6, 0.7, 0.8))
+    assert curve(one).low is None and curve(one).high is None
+    found = amount_needed(one, 0.65)
+    assert found == Amount(found.value, None, None) and found.value == pytest.approx(150)
+
+
+def test_pooled_by_hand():
+    values = np.array([[1.0, 3.0, 2.0, 4.0], [4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0]])
+    pooled = [[1, 2.5, 2.5, 4], [2.5, 2.5, 2.5, 2.5], [1, 2, 3, 4]]
+    assert isotonic(values) == pytest.approx(np.array(pooled))
+
+
+def test_images_needed():
+    same = [(0.5, 0.6, 0.7, 0.8)] * 3
+    assert amount_needed(tracks(*same), 0.75).value == pytest.approx(300)
+    assert amount_needed(tracks(*same), 0.4).value == 0  # there from the beginning
+    assert amount_needed(tracks(*same), 0.81) == Amount(None, None, None)
+    flat = [(0.5, 0.6, 0.6, 0.6)] * 3
+    assert amount_needed(tracks(*flat), 0.6).value == pytest.approx(100)
+
+
+def test_a_point_that_is_high_by_chance_does_not_count():
+    assert amount_needed(tracks((0.5, 0.72, 0.6, 0.8)), 0.7).value > 200
+
+
+def test_the_end_of_an_interval_may_be_open():
+    found = amount_needed(tracks((0.5, 0.6, 0.7, 0.8), (0.5, 0.62, 0.7, 0.7)), 0.74)
+    assert found.value is not None and found.low is not None and found.high is None
+
+
+def test_intervals_cover_the_truth():
+    rng, covered, open_ = np.random.default_rng(0), 0, 0
+    for _ in range(60):
+        made, true = saturating(150, rng)
+        found = amount_needed(made, float(np.interp(300, (200, 400), true[2:4])), 400)
+        open_ += found.high is None
+        covered += found.low <= 300 <= (np.inf if found.high is None else found.high)
+    assert covered >= 53 and open_ <= 10
+
+
+def test_worth_in_images_of_another_arm():
+    guided = tracks((0.5, 0.7, 0.75, 0.8), (0.5, 0.7, 0.75, 0.8))
+    unguided = tracks((0.5, 0.55, 0.6, 0.7), (0.5, 0.55, 0.6, 0.7))
+    found = worth(guided, unguided, 100)
+    assert (found.value, found.low, found.high) == pytest.approx((4, 4, 4))
+    assert worth(unguided, guided).value == pytest.approx(1 / 4)
+    assert worth(guided, unguided).value is None  # never as good as 400 guided ones
+    worse = tracks((0.5, 0.45, 0.4, 0.4), (0.5, 0.45, 0.4, 0.4))
+    assert worth(worse, guided).value == 0
+
+
+def test_worth_pairs_the_seeds():
+    rng = np.random.default_rng(1)
+    offsets = rng.normal(0, 0.05, 6)
+    synthetic = tracks(*[(0.5 + o, 0.55 + o, 0.6 + o, 0.65 + o) for o in offsets])
+    real = tracks(*[(0.5 + o, 0.7 + o, 0.8 + o, 0.9 + o) for o in offsets])
+    found = worth(synthetic, real)
+    assert found.value == pytest.approx(0.75 / 4) and found.low == pytest.approx(found.high)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: Track((0.0, 0.0), (0.1, 0.2)), "rising"),
+        (lambda: Track((0.0,), (0.1, 0.2)), "one figure for each"),
+        (lambda: Track((0.0, 1.0), (0.1, float("nan"))), "numbers"),
+        (lambda: curve({}), "at least one seed"),
+        (lambda: curve({0: Track((0.0,), (0.1,)), 1: Track((1.0,), (0.1,))}), "in common"),
+        (lambda: worth(tracks((0.1,) * 4), {7: Track((0.0,), (0.1,))}), "has 0, 7"),
+        (lambda: worth(tracks((0.1,) * 4), tracks((0.1,) * 4), 500), "from 0 to 400, not at 500"),
+        (lambda: worth(tracks((0.1,) * 4), tracks((0.1,) * 4), 0), "not at 0"),
+    ],
+)
+def test_what_is_no_curve(call, told):
+    with pytest.raises(UserError, match=told):
+        call()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("noise", [0.003, 0.01])
+def test_coverage(seeds, noise):
+    rng, needed, valued = np.random.default_rng(seeds), 0, 0
+    for _ in range(400):
+        (ours, true), (theirs, slower) = (saturating(s, rng, seeds, noise) for s in (150, 450))
+        figure = float(np.interp(300, (200, 400), true[2:4]))
+        needed += holds(amount_needed(ours, figure, 500), 300)
+        amounts = next(iter(theirs.values())).amounts
+        valued += holds(
+            worth(ours, theirs, 300, 500), float(np.interp(figure, slower, amounts)) / 300
+        )
+    assert min(needed, valued) / 400 >= 0.89
+
+
+def holds(found, truth):
+    low, high = (np.inf if end is None else end for end in (found.low, found.high))
+    return low <= truth <= high
