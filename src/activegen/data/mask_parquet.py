@@ -34,6 +34,7 @@ def read_mask_parquet(
     *,
     image_column: str = "image",
     mask_column: str = "mask",
+    reliability_column: str = "reliability",
     split_column: str = "split",
     classes: Sequence[str] | None = None,
     ids: Mapping[int | str, str] | None = None,
@@ -49,6 +50,7 @@ def read_mask_parquet(
         split: as the column or the files name it.
         image_column: encoded bytes, or a struct of bytes and path.
         mask_column: likewise.
+        reliability_column: likewise, grey: how sure each pixel is; where the files have it.
         split_column: name of the column.
         classes: names in the order of the numbers in the masks; without, the metadata's.
         ids: the class of each number in the masks, instead; several may be of one class.
@@ -68,7 +70,9 @@ def read_mask_parquet(
         raise UserError(f"{root}: the metadata of {files[0].name} and others differ; read one file")
     names, coding = said.pop().coding(classes, ids, ignore)
     numbers = [number for number, _ in rows]
-    dataset = joined(files, [image_column, mask_column]).select(numbers)
+    sure = all(reliability_column in pq.read_schema(file).names for file in files)
+    columns = [image_column, mask_column, *[reliability_column] * sure]
+    dataset = joined(files, columns).select(numbers)
     scene_ids = [id for _, id in rows]
     return encoded_scenes(
         f"{root.stem} ({split})",
@@ -81,6 +85,7 @@ def read_mask_parquet(
             coding,
         ),
         strict,
+        Bytes(undecoded(dataset, reliability_column), reliability_column) if sure else None,
     )
 
 

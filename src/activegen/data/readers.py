@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from activegen.data.cityscapes import read_cityscapes
+from activegen.data.class_list import read_classes
 from activegen.data.coco import read_coco
 from activegen.data.csv_file import read_csv
 from activegen.data.hugging_face import read_hugging_face
@@ -12,6 +13,7 @@ from activegen.data.image_folder import read_image_folder
 from activegen.data.images import RealImages
 from activegen.data.mask_folder import read_mask_folder
 from activegen.data.mask_parquet import read_mask_parquet
+from activegen.data.mosaics import read_mosaics
 from activegen.data.scenes import RealScenes
 from activegen.data.voc import read_voc
 from activegen.data.world import read_world
@@ -30,7 +32,9 @@ SCENE_READERS: Mapping[str, Callable[..., RealScenes]] = {
     "cityscapes": read_cityscapes,
     "coco": read_coco,
     "parquet": read_mask_parquet,
+    "classes": read_classes,
     "world_scenes": read_world_scenes,
+    "mosaics": read_mosaics,
 }
 
 Real = TypeVar("Real", RealImages, RealScenes)

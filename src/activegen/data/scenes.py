@@ -30,6 +30,7 @@ class RealScenes(Readable):
         read: decodes the image at a position.
         read_mask: decodes its mask, of the same height and width.
         skipped: (id, reason) of the images that were left out because nothing can be learnt.
+        read_reliability: how sure each pixel of a mask is, 255 = certain; None where all are.
 
     Raises:
         UserError: an id or a class is there twice, there is no class, or more than 255.
@@ -41,6 +42,7 @@ class RealScenes(Readable):
     read: Callable[[int], Pixels]
     read_mask: Callable[[int], Mask]
     skipped: tuple[tuple[str, str], ...] = ()
+    read_reliability: Callable[[int], Mask] | None = None
     _counted: dict[str, tuple[int, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -75,6 +77,7 @@ class RealScenes(Readable):
             ids=tuple(self.ids[index] for index in chosen),
             read=At(self.read, chosen),
             read_mask=At(self.read_mask, chosen),
+            read_reliability=self.read_reliability and At(self.read_reliability, chosen),
         )
         some._counted.update(self._counted)
         return some
@@ -104,6 +107,7 @@ def encoded_scenes(
     images: Callable[[int], bytes | Path],
     masks: EncodedMasks,
     strict: bool = False,
+    reliability: Callable[[int], bytes | Path] | None = None,
 ) -> RealScenes:
     """Checked scenes of files or bytes.
 
@@ -111,8 +115,22 @@ def encoded_scenes(
         UserError: as `RealScenes` and `check_scenes` do.
     """
     read = Encoded(images, tuple(ids))
-    scenes = RealScenes(name, tuple(classes), tuple(ids), read, masks)
+    known = None if reliability is None else Grey(Encoded(reliability, tuple(ids)))
+    scenes = RealScenes(
+        name, tuple(classes), tuple(ids), read, masks, read_reliability=known
+    )
     return check_scenes(scenes, masks.names, strict)
+
+
+@dataclass(frozen=True)
+class Grey:
+    """One channel of grey pictures."""
+
+    read: Callable[[int], Pixels]
+
+    def __call__(self, index: int) -> Mask:
+        """(h, w)."""
+        return self.read(index)[0]
 
 
 def check_scenes(
@@ -148,6 +166,8 @@ def check_scenes(
                 f"{names[index]} has the id {classes + int(strange[0])}, and there are {classes} "
                 f"classes; ids go from 0 to {classes - 1}, and {IGNORE} is ignored"
             )
+        if scenes.read_reliability and scenes.read_reliability(index).shape != mask.shape:
+            raise UserError(f"{names[index]} and its reliability differ in size")
         if not any(scenes.pixels(index)):
             raise UnreadableImage(f"{names[index]} has no pixel of a class; all are ignored")
 

@@ -101,10 +101,14 @@ def _draw(split: str, count: int, tail: bool | None, seed: int) -> list[_Drawn]:
 
 
 def _tiles(split: str, count: int, tail: bool, seed: int) -> Iterator[_Drawn]:
-    salt = int.from_bytes(hashlib.sha256(split.encode()).digest()[:8])
     of = f"world/{split}/{'tail' if tail else 'common'}-{seed}"
     for label, landcover in enumerate(world.CLASSES):
         for number in range(count):
-            rng = np.random.default_rng((seed, salt, label, number))
+            rng = np.random.default_rng((seed, salt(split), label, number))
             tile = world.draw_tile(rng, landcover, tail=tail)
             yield _Drawn(f"{of}/{landcover}/{number:06d}", tile, int(rng.integers(2**62)))
+
+
+def salt(name: str) -> int:
+    """Of a random number generator, so that other names have other numbers."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])

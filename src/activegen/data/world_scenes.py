@@ -3,7 +3,6 @@
 Train and val lack the rare layouts that test has, so there is something true to find.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -13,7 +12,7 @@ import torch
 from activegen.data.images import Pixels
 from activegen.data.masks import Mask
 from activegen.data.scenes import RealScenes
-from activegen.data.world import TAIL
+from activegen.data.world import TAIL, salt
 from activegen.records import UserError, choose
 from activegen.zoo.scenes import SCENE_CLASSES, Scene, draw_scene, render_scene
 
@@ -105,9 +104,8 @@ def _draw(split: str, count: int, tail: bool | None, seed: int) -> Iterator[_Dra
         raise UserError(
             f"count is {count} and seed is {seed}; count is at least 1, seed at least 0"
         )
-    salt = int.from_bytes(hashlib.sha256(f"scenes of {split}".encode()).digest()[:8])
     for number in range(count):
-        rng = np.random.default_rng((seed, salt, number))
+        rng = np.random.default_rng((seed, salt(f"scenes of {split}"), number))
         scene = draw_scene(rng, tail)
         id = f"world_scenes/{split}/{'tail' if tail else 'common'}-{seed}/{number:06d}"
         yield _Drawn(id, scene, int(rng.integers(2**62)))
