@@ -19,13 +19,13 @@ from torch import Tensor
 
 from activegen.diffusion.sampling import Batch, Sampling, sample, seeded
 from activegen.diffusion.stable_diffusion import StableDiffusion
-from activegen.tasks.classifier import Classifier
 from activegen.tasks.evaluate import evaluate
 from activegen.tasks.fidelity import fidelity, nearest_ratio
 from activegen.tasks.pool import Pool
+from activegen.tasks.task_network import TaskNetwork
 from activegen.zoo import LAND_COVER, world
-from activegen.zoo.classifying import real_pool, trained
 from activegen.zoo.domains import EUROSAT_TEMPLATE, EUROSAT_WORDS, Domain, eurosat, rendered
+from activegen.zoo.networks import real_pool, trained
 
 SAMPLING = Sampling(num_steps=15, cfg_scale=2.0)
 CARD = """# land_cover: a small latent diffusion model
@@ -167,12 +167,12 @@ def _some(pool: Pool, count: int) -> Tensor:
     return torch.randperm(len(pool), generator=torch.Generator().manual_seed(0))[:count]
 
 
-def _accuracy(model: Classifier, pool: Pool) -> float:
+def _accuracy(model: TaskNetwork, pool: Pool) -> float:
     return round(evaluate(model, pool.images, pool.labels).accuracy, 4)
 
 
 @torch.inference_mode()
-def _features(model: Classifier, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+def _features(model: TaskNetwork, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
     parts = []
     for part in images.split(256):
         features = model.predict(part.to(model.mean.device) / 255).features

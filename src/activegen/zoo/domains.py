@@ -17,7 +17,7 @@ from PIL import Image
 
 from activegen.records import UserError
 from activegen.zoo import world
-from activegen.zoo.layouts import draw_layout, draw_mask, present
+from activegen.zoo.layouts import SCENE_CLASSES, draw_layout, draw_mask, present
 from activegen.zoo.mosaics import Textures, mosaic
 from activegen.zoo.scenes import (
     MOSAIC_TEMPLATE,
@@ -63,6 +63,16 @@ class Domain:
     labels: list[str]
     any_orientation: bool
 
+    @property
+    def classes(self) -> list[str]:
+        """In alphabetical order."""
+        return sorted(set(self.labels))
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(n,) places in `classes`."""
+        return np.array([self.classes.index(label) for label in self.labels])
+
 
 @dataclass(frozen=True)
 class Scenes:
@@ -81,6 +91,16 @@ class Scenes:
     masks: np.ndarray
     captions: list[tuple[str, ...]]
     any_orientation: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """In the order of the ids."""
+        return SCENE_CLASSES
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The masks."""
+        return self.masks
 
 
 def eurosat(path: Path, split: str = "train") -> Domain:

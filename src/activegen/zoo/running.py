@@ -12,6 +12,8 @@ import torch.distributed as dist
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from activegen.precision import mixed_precision
+
 
 class Run:
     """One training: AdamW, warm-up and cosine, an exponential average, a state to resume from.
@@ -62,8 +64,8 @@ class Run:
             self.seen, self.step = state["seen"], state["step"]
 
     def autocast(self) -> torch.autocast:
-        """To bfloat16 where it pays; the weights stay float32."""
-        return torch.autocast(self.device.split(":")[0], torch.bfloat16)
+        """To bfloat16 where it is fast; the weights stay float32."""
+        return mixed_precision(self.device)
 
     def steps(self) -> Iterator[torch.Generator]:
         """A generator per step until the end; prints twice a minute and saves every five."""

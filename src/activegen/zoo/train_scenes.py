@@ -1,9 +1,9 @@
 """Makes the embedded generator of scenes: ``python -m activegen.zoo.train_scenes --eurosat D ...``.
 
-As :mod:`activegen.zoo.train`, with a ControlNet from mask to picture. Both nets learn together from
-random weights: half of a batch has its mask, the other half the text alone, so the same denoiser
-draws with and without. Differs from Zhang et al. (2023), https://arxiv.org/abs/2302.05543, who
-freeze a denoiser that exists.
+As :mod:`activegen.zoo.train`, with a ControlNet from mask to picture. Both nets learn together:
+half of a batch has its mask, the other half the text alone, so the same denoiser draws with and
+without, and there the attention of class words is grounded (`grounding`). Differs from Zhang et al.
+(2023), https://arxiv.org/abs/2302.05543, who freeze a denoiser that exists.
 """
 
 from pathlib import Path
@@ -15,13 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from activegen.data.palettes import Palette
+from activegen.diffusion.attention import Recorder
 from activegen.zoo import LAND_COVER_SCENES
 from activegen.zoo.architecture import SCENES, control, denoiser, export
 from activegen.zoo.domains import Scenes, eurosat, mosaics, rendered_scenes
+from activegen.zoo.grounding import WEIGHT, Grounding
 from activegen.zoo.layouts import SCENE_CLASSES
 from activegen.zoo.running import Run
+from activegen.zoo.scenes import SCENE_WORDS
 from activegen.zoo.sharpening import critics, sharpen
-from activegen.zoo.train import world
 from activegen.zoo.training import (
     Captions,
     Noising,
@@ -86,8 +88,11 @@ def train_denoiser(
     both = torch.compile(both) if compiled else both
     noised, palette = Noising(device), colours()
     models = {"unet": unet, "controlnet": net, "text_encoder": captions.encoder}
-    run = Run("denoiser", models, work, images, batch=96, rate=8e-4, device=device)
+    run = Run("denoiser", models, work, images, batch=32, rate=4e-4, device=device)
     masked = run.batch - round(run.batch * WITHOUT_MASK)
+    recorder = Recorder(unet)
+    known = [caption for domain in domains for some in domain.captions for caption in some]
+    grounding = Grounding(captions.tokenizer, known, SCENE_WORDS, SCENES.latents[1])
     for rng in run.steps():
         which = torch.randint(len(domains), (run.batch,), generator=rng)
         draws = torch.rand(run.batch, 3, generator=rng)
@@ -99,12 +104,16 @@ def train_denoiser(
             options = domains[domain].captions[index]
             said.append("" if empty < WITHOUT_TEXT else options[int(b * len(options))])
         z, t, wanted = noised(torch.stack(clean).float().to(device) * scale, rng)
-        pictures = palette[torch.from_numpy(np.stack(masks[:masked])).long()].permute(0, 3, 1, 2)
-        with run.autocast():
+        ids = torch.from_numpy(np.stack(masks)).long()
+        pictures = palette[ids[:masked]].permute(0, 3, 1, 2)
+        heard = grounding.hearing(said[masked:], device)
+        with run.autocast(), recorder.listening(heard):
             v = both(z, t, captions.states(said), pictures.to(device))
         loss = F.mse_loss(v.float(), wanted, reduction="none").mean((1, 2, 3))
+        maps, alphas = heard.maps().words[0], noised.alphas[t[masked:]]
+        lost = grounding.loss(maps, said[masked:], ids[masked:], alphas)
         report = {"masked": loss[:masked].mean().item(), "text": loss[masked:].mean().item()}
-        run.update(loss.mean(), report)
+        run.update(loss.mean() + WEIGHT * lost, report | {"attention": lost.item()})
     return run.averaged()
 
 
@@ -140,7 +149,6 @@ def main() -> None:
     parser.add_argument("--decoder-images", type=int, default=60_000)
     parser.add_argument("--images", type=int, default=1_500_000, help="images the denoiser sees")
     parser.add_argument("--scenes", type=int, default=24_000, help="of each of the two domains")
-    parser.add_argument("--tiles", type=int, default=24_000, help="rendered ones, for the critics")
     options = prepared(parser.parse_args())
     work, device, start = options.work, options.device, options.start
 
@@ -148,8 +156,7 @@ def main() -> None:
     vae = train_autoencoder(domains, SCENES, work, options.autoencoder_images, device, start)
     latents = encoded(vae, domains, work / "latents.pt", device)
     if options.decoder_images:
-        known = [world(work, options.tiles), eurosat(options.eurosat)]
-        asked = [critics(domain, work, device) for domain in known]
+        asked = [critics(domain, work, device) for domain in domains]
         vae = sharpen(domains, latents, asked, vae, work, options.decoder_images, device)
     captions = Captions(domains, SCENES.tokens, start, device)
     models = train_denoiser(

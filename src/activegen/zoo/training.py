@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from activegen.precision import mixed_precision
 from activegen.zoo.architecture import (
     Architecture,
     autoencoder,
@@ -35,6 +36,11 @@ class Pictures(Protocol):
     """Captioned pictures of one domain."""
 
     @property
+    def name(self) -> str:
+        """Of the domain."""
+        ...
+
+    @property
     def images(self) -> np.ndarray:
         """(n, 64, 64, 3) uint8."""
         ...
@@ -42,6 +48,16 @@ class Pictures(Protocol):
     @property
     def captions(self) -> list[tuple[str, ...]]:
         """Of each picture, to draw from."""
+        ...
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """What is told apart in them."""
+        ...
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Places in `classes`, of each picture (n,) or each pixel (n, 64, 64)."""
         ...
 
     @property
@@ -63,7 +79,7 @@ def train_autoencoder(
     vae = started(autoencoder(architecture), start and start / "vae").to(device)
     every = torch.cat([torch.from_numpy(domain.images) for domain in domains])
     turn = torch.cat([torch.full((len(d.images),), d.any_orientation) for d in domains])
-    run = Run("autoencoder", {"vae": vae}, work, images, batch=64, rate=1.5e-3, device=device)
+    run = Run("autoencoder", {"vae": vae}, work, images, batch=32, rate=1e-3, device=device)
     for rng in run.steps():
         index = torch.randint(len(every), (run.batch,), generator=rng)
         batch = every[index].permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -105,7 +121,7 @@ def _encoded(vae: Any, domain: Pictures, device: str) -> Tensor:
         for start in range(0, len(domain.images), 500):
             batch = torch.from_numpy(domain.images[start : start + 500]).permute(0, 3, 1, 2)
             batch = dihedral(batch.float() / 127.5 - 1, turn).to(device)
-            with torch.autocast(device.split(":")[0], torch.bfloat16):
+            with mixed_precision(device):
                 parts.append(vae.encode(batch).latent_dist.mode().float().half().cpu())
         result.append(torch.cat(parts))
     return torch.stack(result)
