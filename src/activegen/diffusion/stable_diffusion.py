@@ -21,10 +21,19 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from activegen.diffusion.attention import Recorder, focus
+from activegen.diffusion.attention import (
+    Hearing,
+    Reading,
+    Recorder,
+    Words,
+    foci,
+    focus,
+    height_of_layers,
+)
 from activegen.diffusion.control import Control, check_fit, check_pictures, residuals
 from activegen.diffusion.decoders import FullDecoder
 from activegen.diffusion.levels import Level
+from activegen.diffusion.lora import Lora, fuse
 from activegen.diffusion.model import Conditioning, Denoised
 from activegen.records import Images, Latents, UserError, fingerprint
 
@@ -75,14 +84,17 @@ class StableDiffusion:
         self.factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.size = size or self._trained_size
         _check_size(self.size, self.factor)
-        self.attention_size = attention_size or _attention_size(self.size[0] // self.factor)
+        self.attention_size = attention_size or height_of_layers(
+            self.size[0] // self.factor, least=8
+        )
         self.controls = tuple(controls)
+        self.loras: tuple[Lora, ...] = ()
         for control in self.controls:
             check_fit(control, unet, self.latent_channels, self.factor)
             net: Any = control.net
             net.to(self.unet.device).eval().requires_grad_(False)
         self.full = FullDecoder(vae)
-        self._recorder = Recorder(unet, self.attention_size)
+        self._recorder = Recorder(unet)
 
     @classmethod
     def load(
@@ -93,13 +105,16 @@ class StableDiffusion:
         attention_size: int | None = None,
         controls: Sequence[Control] = (),
         size: tuple[int, int] | None = None,
+        loras: Sequence[Lora] = (),
     ) -> "StableDiffusion":
         """From a folder in diffusers' layout (or a Hub id where there is a network).
 
         In bfloat16 the autoencoder stays in float32: 8-bit pictures need more than its 8 bits.
+        ``loras`` are added to the weights in float32, before these are rounded to ``dtype``.
 
         Raises:
-            UserError: a part is missing, a pickle instead of safetensors, or as the class does.
+            UserError: a part is missing, a pickle instead of safetensors, a LoRA that does not fit,
+                or as the class does.
         """
         folder = _folder(str(path))
         safe: dict[str, Any] = {"use_safetensors": True}
@@ -107,7 +122,7 @@ class StableDiffusion:
             scheduler = _scheduler(folder)
             tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
             unet: Any = UNet2DConditionModel.from_pretrained(
-                folder / "unet", torch_dtype=dtype, **safe
+                folder / "unet", torch_dtype=torch.float32 if loras else dtype, **safe
             )
             precise = torch.float32 if dtype == torch.bfloat16 else dtype
             vae: Any = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=precise, **safe)
@@ -119,7 +134,11 @@ class StableDiffusion:
             ) from error
         if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
             raise UserError(f"'{path}' cannot be loaded: its tokenizer has no vocabulary")
-        return cls(
+        for lora in loras:
+            fuse(lora, unet, text_encoder.float())
+        if unet.dtype != dtype:
+            unet.to(dtype)
+        made = cls(
             unet.to(device),
             vae.to(device),
             text_encoder.to(device, dtype),
@@ -130,6 +149,8 @@ class StableDiffusion:
             controls,
             size,
         )
+        made.loras = tuple(loras)
+        return made
 
     @property
     def device(self) -> torch.device:
@@ -161,6 +182,9 @@ class StableDiffusion:
             "prediction": self.scheduler.config.prediction_type,
         }
         controls = {}
+        if self.loras:
+            facts["loras"] = [lora.facts() for lora in self.loras]
+            controls["loras"] = ", ".join(f"{of.name} {of.scale:g}" for of in self.loras)
         if self.controls:
             facts["controls"] = [c.facts() | {"weights": _some(c.net)} for c in self.controls]
             controls["controls"] = ", ".join(f"{c.name} {c.scale:g}" for c in self.controls)
@@ -199,6 +223,28 @@ class StableDiffusion:
         )
 
     @torch.no_grad()
+    def words(
+        self, prompts: Sequence[str], words: Sequence[Sequence[str]], attribution: bool = False
+    ) -> Words:
+        """Finds words, for a `Reading`.
+
+        Marcos-Manchón et al. (2024), OVAM, https://arxiv.org/abs/2403.14291, find words that the
+        prompt does not have in the keys of another text, the attribution prompt. Differs from them
+        in when: they keep the hidden states and ask later, we ask while they pass.
+
+        Args:
+            prompts: of the images, as they are drawn; with ``attribution`` other texts, one an
+                image, that name the words.
+            words: of each image, in its prompt.
+            attribution: see there.
+
+        Raises:
+            UserError: a word is empty or not in its prompt, or an image has none.
+        """
+        text = self._encoded(list(prompts)) if attribution else None
+        return Words(foci(self.tokenizer, prompts, words).to(self.device), text)
+
+    @torch.no_grad()
     def inpainting(
         self,
         images: Images,
@@ -229,6 +275,7 @@ class StableDiffusion:
         level: Level,
         cfg_scale: float,
         attention: bool = False,
+        reading: Reading | None = None,
     ) -> Denoised:
         """One call of the denoiser, differentiable in latents and conditioning.
 
@@ -236,16 +283,22 @@ class StableDiffusion:
         ``cfg_scale`` 1 or less is the prompt alone.
 
         Raises:
-            UserError: pictures of ``conditioning`` that do not fit the model, or too few or many.
+            UserError: pictures of ``conditioning`` that do not fit the model, or too few or many;
+                or attention of a size that it does not have.
         """
         self._check(conditioning, latents)
-        if not attention:
-            output = self._guided(latents, conditioning, level, cfg_scale)
-            return Denoised(output, level.clean(output, latents))
         shape = (latents.shape[2], latents.shape[3])
-        with self._recorder.listening(conditioning.focus, shape) as heard:
+        word = Words(conditioning.focus.unsqueeze(1))
+        guide = Hearing(word, (self.attention_size,), shape) if attention else None
+        heard = reading.hearing(shape) if reading else None
+        with self._recorder.listening(guide, heard):
             output = self._guided(latents, conditioning, level, cfg_scale)
-        return Denoised(output, level.clean(output, latents), heard.mean())
+        return Denoised(
+            output,
+            level.clean(output, latents),
+            guide.maps().words[0][:, 0] if guide else None,
+            heard.maps() if heard else None,
+        )
 
     @torch.no_grad()
     def encode(self, images: Images) -> Latents:
@@ -356,14 +409,6 @@ def _some(part: torch.nn.Module) -> list[tuple[str, list[float]]]:
         (name, parameter.flatten()[:: max(1, parameter.numel() // 8)].float().tolist())
         for name, parameter in part.named_parameters()
     ]
-
-
-def _attention_size(height: int) -> int:
-    """The latents' height, halved twice (rounded up, as the denoiser does) unless under 8."""
-    for _ in range(2):
-        half = (height + 1) // 2
-        height = half if half >= 8 else height
-    return height
 
 
 def _check_size(size: tuple[int, int], factor: int) -> None:
