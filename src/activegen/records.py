@@ -82,6 +82,8 @@ class Request:
         mask: id of the real image whose mask this image shall have; "" for a class alone.
         part: number of the object in that mask which is redrawn, from 1; 0 draws all of it.
         reference: id of the real image to steer towards; "" without.
+        classes: ids of the classes in the prompt, where the mask is read out of the attention.
+        words: the part of ``prompt`` that names each of them.
         round: when it was asked for, counted from 0.
         arm: which experiment asked for it.
         steering: which guidance draws it, a name of the round's table; "plain" is unguided.
@@ -95,6 +97,8 @@ class Request:
     mask: str = ""
     part: int = 0
     reference: str = ""
+    classes: tuple[int, ...] = ()
+    words: tuple[str, ...] = ()
     round: int = 0
     arm: str = ""
     steering: str = "plain"
@@ -114,6 +118,7 @@ class Sample:
         request: what was asked for.
         image: 8-bit RGB as it is stored and trained on, PNG bytes.
         mask: class id of each pixel, 255 = ignored, grey PNG bytes; b"" for a class alone.
+        reliability: of each pixel of the mask, 255 = certain, grey PNG bytes; b"" where all are.
         latents: the final latents as float16 bytes (the memory bank reads them), b"" without.
         attention: the class word's map as 8-bit PNG bytes, b"" without.
         uncertainty: the learner's entropy in each pixel, grey PNG bytes, 255 = the highest that
@@ -125,6 +130,7 @@ class Sample:
     request: Request
     image: bytes
     mask: bytes = b""
+    reliability: bytes = b""
     latents: bytes = b""
     attention: bytes = b""
     uncertainty: bytes = b""

@@ -11,7 +11,6 @@ import tiny
 from activegen.data.fingerprints import thumbnail
 from activegen.data.palettes import Palette
 from activegen.data.prompts import Prompts
-from activegen.data.scenes import RealScenes
 from activegen.diffusion.control import Control
 from activegen.diffusion.sampling import Sampling
 from activegen.guidance import Ascend, Informative, Inpaint
@@ -28,47 +27,10 @@ from activegen.loop.rounds import (
     best,
 )
 from activegen.loop.segmenting import Painting, Segmenting, resized_mask
-from activegen.records import Prediction, Verdict
+from activegen.records import Prediction, Request, Sample, Verdict
 from activegen.scores import SCORES
-from activegen.store import Store, from_png
-from activegen.tasks.learner import Learner, TrainSettings
-from activegen.tasks.seeding import seeded
-from activegen.tasks.segmenter import Segmenter
-
-CLASSES = ("forest", "river", "table")
-COLOURS = torch.tensor([[0.2, 0.7, 0.2], [0.2, 0.3, 0.8], [0.7, 0.5, 0.3]])
-SIZE = 16
-
-
-def mask(index: int) -> Tensor:
-    """A block of one class in a field of another; row 0 is ignored."""
-    made = torch.full((SIZE, SIZE), index % 3, dtype=torch.uint8)
-    made[4:12, 4:12] = (index + 1) % 3
-    made[0] = 255
-    return made
-
-
-def scenes(count: int, split: str) -> RealScenes:
-    salt = sum(split.encode())
-
-    def read(index: int) -> Tensor:
-        rng = torch.Generator().manual_seed(salt * 1000 + index)
-        labels = mask(index).long().masked_fill(mask(index) == 255, 0)
-        picture = COLOURS[labels].permute(2, 0, 1) + 0.1 * torch.randn(3, SIZE, SIZE, generator=rng)
-        return (picture.clamp(0, 1) * 255).round().to(torch.uint8)
-
-    ids = tuple(f"{split}/{index}" for index in range(count))
-    return RealScenes("scenes", CLASSES, ids, read, mask)
-
-
-def learner() -> Learner:
-    settings = TrainSettings(steps=12, batch_size=4, optimiser="adamw", learning_rate=0.02)
-    with seeded(0, "learner"):
-        layers = nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, len(CLASSES), 1)
-        )
-        made = Segmenter(layers, len(CLASSES), (SIZE, SIZE))
-    return Learner(made, settings, "cpu")
+from activegen.store import Store, from_png, png
+from blocks import CLASSES, SIZE, learner, scenes
 
 
 class Moody:
@@ -215,3 +177,15 @@ def test_masks_are_resized_by_the_nearest_pixel() -> None:
     small = torch.tensor([[0, 255], [1, 2]], dtype=torch.uint8)
     large = resized_mask(small, (4, 4))
     assert torch.equal(large, small.repeat_interleave(2, 0).repeat_interleave(2, 1))
+
+
+def test_what_is_learnt_carries_its_reliability() -> None:
+    asked, sure = scenes(1, "train").mask(0), torch.arange(SIZE**2).view(SIZE, SIZE).to(torch.uint8)
+    of = Request("a river", "river", 1, 0)
+    image = png(torch.zeros(3, SIZE, SIZE, dtype=torch.uint8))
+    known = Sample(of, image, png(asked[None]), png(sure[None]))
+    without = Sample(of, image, png(asked[None]))
+    pool = task().synthetic([(one, Verdict(of.id, True)) for one in (known, without)])
+    assert pool.reliability is not None
+    assert torch.equal(pool.reliability[0], sure)
+    assert (pool.reliability[1] == 255).all()

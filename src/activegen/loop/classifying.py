@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from activegen.data.images import RealImages
 from activegen.data.prompts import Prompts
 from activegen.diffusion.model import DiffusionModel
-from activegen.diffusion.sampling import Batch, Sampling, seeded
+from activegen.diffusion.sampling import Batch, Drawn, Sampling, seeded
 from activegen.loop.mining import Judged, MiningSettings, mine
 from activegen.loop.proposing import Origin, ProposalSettings, propose_guided, propose_plain
+from activegen.loop.task import Finished
 from activegen.records import Request, Sample, TaskModel, Verdict
 from activegen.store import from_png
 from activegen.tasks.evaluate import evaluate
@@ -131,9 +133,16 @@ class Classifying:
             else None,
         )
 
-    def finished(self, drawn: Tensor, request: Request, real: RealImages) -> tuple[Tensor, Tensor]:
-        """As it was drawn; its class."""
-        return drawn, torch.tensor(request.target)
+    def finished(
+        self,
+        images: UInt8[Tensor, "b 3 h w"],
+        drawn: Drawn,
+        requests: Sequence[Request],
+        real: RealImages,
+    ) -> list[Finished]:
+        """As they were drawn; their classes."""
+        pairs = zip(images, requests, strict=True)
+        return [Finished(image, torch.tensor(request.target)) for image, request in pairs]
 
 
 def encoded(ids: Sequence[str], model: DiffusionModel, real: Any) -> Tensor:

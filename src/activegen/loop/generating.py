@@ -11,7 +11,7 @@ from torch import Tensor
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Drawn, Sampling, Term, sample
-from activegen.loop.task import Real, Task
+from activegen.loop.task import Finished, Real, Task
 from activegen.records import Request, Sample, TaskModel, choose
 from activegen.scores import SCORES, entropy
 from activegen.store import from_png, png
@@ -42,7 +42,8 @@ class Generator:
         sampling: how it draws.
         steering: ways of drawing by name; "plain" has no terms.
         real: the images that requests refer to.
-        learner: of this round; its scores of the finished, 8-bit image are stored.
+        learner: of this round; its scores of the finished, 8-bit image are stored. None where
+            nothing learns.
         measured: which, names in ``scores.SCORES``.
         decoder: for the pictures that gradients see; None = the model's own.
         made_by: the model's name and content, where it is known already.
@@ -53,7 +54,7 @@ class Generator:
     sampling: Sampling
     steering: Mapping[str, Sequence[Term]]
     real: Real
-    learner: TaskModel
+    learner: TaskModel | None
     measured: Sequence[str] = ("entropy", "cross_entropy")
     decoder: Decoder | None = None
     made_by: dict[str, str] = field(default_factory=dict)
@@ -64,8 +65,9 @@ class Generator:
         drawn = self.draw(requests)
         images = (drawn.images * 255).round().to(torch.uint8).cpu()
         finite = drawn.latents.flatten(1).isfinite().all(1).tolist()
+        made = self.task.finished(images, drawn, requests, self.real)
         samples = [
-            self._sample(request, index, images[index], drawn)
+            self._sample(request, index, made[index], drawn)
             for index, request in enumerate(requests)
             if finite[index]
         ]
@@ -77,10 +79,12 @@ class Generator:
         batch = self.task.batch(requests, self.model, self.sampling, self.real)
         return sample(batch, terms, self.decoder)
 
-    def _sample(self, request: Request, index: int, image: Tensor, drawn: Drawn) -> Sample:
-        image, target = self.task.finished(image, request, self.real)
-        stored, of_scene = png(image), target.ndim > 0
-        numbers = {"skipped_gradients": float(drawn.skipped[index])}
+    def _sample(self, request: Request, index: int, made: Finished, drawn: Drawn) -> Sample:
+        target, sure, attention = made.target, made.reliability, made.attention
+        if attention is None and drawn.attention is not None:
+            attention = drawn.attention[index]
+        stored, of_scene = png(made.image), target.ndim > 0
+        numbers = {"skipped_gradients": float(drawn.skipped[index]), **made.numbers}
         if drawn.presence is not None:
             numbers["presence"] = float(drawn.presence[index])
         measured, uncertainty = self._measured(from_png(stored), target)
@@ -89,15 +93,18 @@ class Generator:
             stored,
             mask=png(target.to(torch.uint8).unsqueeze(0)) if of_scene else b"",
             latents=drawn.latents[index].cpu().half().numpy().tobytes(),
-            attention=b"" if drawn.attention is None else _grey(drawn.attention[index]),
-            uncertainty=_grey(uncertainty) if of_scene else b"",
+            attention=b"" if attention is None else _grey(attention),
+            reliability=b"" if sure is None else png(sure.unsqueeze(0)),
+            uncertainty=_grey(uncertainty) if uncertainty is not None and of_scene else b"",
             scores=numbers | measured,
             made_by=self.made_by or self.model.made_by(),
         )
 
     @torch.inference_mode()
-    def _measured(self, image: Tensor, target: Tensor) -> tuple[dict[str, float], Tensor]:
+    def _measured(self, image: Tensor, target: Tensor) -> tuple[dict[str, float], Tensor | None]:
         """Scores of the learner, and its entropy over its maximum: one number, or a map."""
+        if self.learner is None:
+            return {}, None
         device = self.model.device
         prediction = self.learner.predict(image.unsqueeze(0).to(device) / 255)
         target = target.long().unsqueeze(0).to(device)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,7 +18,7 @@ from activegen.data.palettes import SAME, Palette, paint
 from activegen.data.prompts import Prompts
 from activegen.data.scenes import RealScenes
 from activegen.diffusion.model import DiffusionModel
-from activegen.diffusion.sampling import Batch, Sampling, seeded
+from activegen.diffusion.sampling import Batch, Drawn, Sampling, seeded
 from activegen.loop.objects import Mask, Object, ObjectSettings, composite, objects
 from activegen.loop.proposing import Origin
 from activegen.loop.proposing_masks import (
@@ -29,10 +29,12 @@ from activegen.loop.proposing_masks import (
     propose_scenes,
     propose_scenes_plain,
 )
+from activegen.loop.task import Finished
 from activegen.records import IGNORE, Request, Sample, TaskModel, Verdict
 from activegen.store import from_png
 from activegen.tasks.evaluate_masks import evaluate_masks
 from activegen.tasks.pool import Pool, gather, generated
+from activegen.tasks.unreliable import CERTAIN
 
 
 @dataclass(frozen=True)
@@ -88,21 +90,24 @@ class Segmenting:
 
     def gathered(self, real: RealScenes) -> Pool:
         """Real images in memory."""
-        return gather(real, self.size)
+        return gather(real, self.size, real.read_reliability)
 
     def synthetic(self, accepted: Iterable[tuple[Sample, Verdict]]) -> Pool:
         """Accepted samples as the learner sees them, without the pixels that the judge ignores."""
-        images, masks = [], []
+        images, masks, sure = [], [], []
         for sample, verdict in accepted:
             images.append(from_png(sample.image))
             mask = from_png(sample.mask)[0]
             if verdict.ignored:
                 mask = mask.masked_fill(from_png(verdict.ignored)[0] > 0, IGNORE)
             masks.append(mask)
+            known = sample.reliability
+            sure.append(from_png(known)[0] if known else torch.full_like(mask, CERTAIN))
         if not images:
             none = torch.zeros(0, *self.size, dtype=torch.uint8)
             return generated(none.unsqueeze(1).expand(-1, 3, -1, -1), none, self.size)
-        return generated(torch.stack(images), torch.stack(masks), self.size)
+        stacked = [torch.stack(of) for of in (images, masks, sure)]
+        return generated(stacked[0], stacked[1], self.size, reliability=stacked[2])
 
     def evaluated(self, model: TaskModel, pool: Pool) -> dict[str, Any]:
         """Mean IoU, and by class."""
@@ -188,14 +193,24 @@ class Segmenting:
             region=region,
         )
 
-    def finished(self, drawn: Tensor, request: Request, real: RealScenes) -> tuple[Tensor, Tensor]:
-        """As it was drawn, or the real image with the drawn object in it; and its mask."""
-        size = (drawn.shape[1], drawn.shape[2])
+    def finished(
+        self,
+        images: UInt8[Tensor, "b 3 h w"],
+        drawn: Drawn,
+        requests: Sequence[Request],
+        real: RealScenes,
+    ) -> list[Finished]:
+        """As they were drawn, or the real image with the drawn object in it; and their masks."""
+        pairs = zip(images, requests, strict=True)
+        return [self._finished(image, request, real) for image, request in pairs]
+
+    def _finished(self, image: Tensor, request: Request, real: RealScenes) -> Finished:
+        size = (image.shape[1], image.shape[2])
         mask = resized_mask(real.mask(real.index_of(request.mask)), size)
         if not request.part:
-            return drawn, mask
+            return Finished(image, mask)
         kept = _picture(real, request, size).round().to(torch.uint8)
-        return composite(kept, drawn, self.region(request, size, real)), mask
+        return Finished(composite(kept, image, self.region(request, size, real)), mask)
 
     def region(self, request: Request, size: tuple[int, int], real: RealScenes) -> Tensor:
         """Where the object of a request is, (height, width) bool."""

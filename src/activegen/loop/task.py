@@ -1,20 +1,41 @@
 """What the loop asks of a task. Classification and segmentation differ here and nowhere else."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
 from activegen.data.images import RealImages
 from activegen.data.scenes import RealScenes
 from activegen.diffusion.model import DiffusionModel
-from activegen.diffusion.sampling import Batch, Sampling
+from activegen.diffusion.sampling import Batch, Drawn, Sampling
 from activegen.loop.proposing import Origin
 from activegen.records import Request, Sample, TaskModel, Verdict
 from activegen.tasks.pool import Pool
 
 Real = RealImages | RealScenes
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A picture as it is stored.
+
+    Args:
+        image: as drawn, or inside of a real one.
+        target: its class id (), or the class of each pixel (h, w), 255 ignored.
+        reliability: of each pixel of the target, 255 = certain; None where all are.
+        attention: of the request's word, 0 to 1; None where that is the sampler's.
+        numbers: what was measured, by name.
+    """
+
+    image: UInt8[Tensor, "3 h w"]
+    target: Integer[Tensor, "*space"]
+    reliability: UInt8[Tensor, "h w"] | None = None
+    attention: Float[Tensor, "h_a w_a"] | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -76,12 +97,19 @@ class Task(Protocol):
         """All that the sampler needs to draw them."""
         ...
 
-    def finished(self, drawn: Tensor, request: Request, real: Any) -> tuple[Tensor, Tensor]:
-        """The picture to store, uint8 (3, h, w), and its target, a class id or a mask (h, w).
+    def finished(
+        self,
+        images: UInt8[Tensor, "b 3 h w"],
+        drawn: Drawn,
+        requests: Sequence[Request],
+        real: Any,
+    ) -> list[Finished]:
+        """What is stored of each picture; none depends on the others.
 
         Args:
-            drawn: what came from the sampler, uint8.
-            request: what was asked for.
-            real: the images it may refer to.
+            images: that came from the sampler.
+            drawn: all else that did.
+            requests: what was asked for.
+            real: the images they may refer to.
         """
         ...

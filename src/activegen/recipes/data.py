@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from activegen.data.scenes import RealScenes
 from activegen.data.splits import few_shot
 from activegen.loop.task import Real
 from activegen.recipes.schema import DataSpec, SplitSpec
-from activegen.records import UserError
+from activegen.records import UserError, fingerprint
 
 Thumbnails = Float[Tensor, "n 3 16 16"]
 
@@ -32,6 +31,9 @@ class Data:
         real: fingerprints of the training images.
         forbidden: of all val and test images, also of those that no figure is measured on.
         fingerprint: of names, labels or masks, and pixels of all of them.
+        whole: the training split, of which ``train`` are few.
+        few: how many of each class, or of scenes in all; None where ``train`` is all of it.
+        seed: of that choice.
     """
 
     train: Real
@@ -39,11 +41,52 @@ class Data:
     real: Thumbnails
     forbidden: Float[Tensor, "m 3 16 16"]
     fingerprint: str
+    whole: Real
+    few: int | None
+    seed: int
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """(id, reason) of the images that cannot be read."""
         return self.train.skipped + self.test.skipped
+
+    def with_more(self, count: int) -> Real:
+        """The training images and ``count`` more of each class, or of scenes in all.
+
+        Raises:
+            UserError: the split has no more.
+        """
+        if count == 0:
+            return self.train
+        if self.few is None:
+            raise UserError(
+                f"an arm asks for {count} more real images, but all of {self.whole.name} are "
+                "trained on; set data.train.per_class (of masks data.train.count)"
+            )
+        return few_shot(self.whole, self.few + count, self.seed)
+
+
+def contents(images: Real) -> dict[str, str]:
+    """A name of the content of each image, by id: equal pixels have equal names."""
+    named = {}
+    for index, id in enumerate(images.ids):
+        pixels = images.image(index)
+        digest = hashlib.sha256(f"{tuple(pixels.shape)}\n".encode())
+        digest.update(pixels.contiguous().numpy().tobytes())
+        named[id] = digest.hexdigest()[:16]
+    return named
+
+
+def labelled(images: Real) -> str:
+    """Fingerprint of pixels and labels, in their order."""
+    named = contents(images)
+    pairs = [[named[id], _named(images, index)] for index, id in enumerate(images.ids)]
+    return fingerprint(pairs)
+
+
+def thumbnails(images: Real) -> Thumbnails:
+    """Fingerprints of all of them."""
+    return _stacked(thumbnail(images.image(index)) for index in range(len(images)))
 
 
 def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Data:
@@ -65,7 +108,7 @@ def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Dat
     number = few.per_class if isinstance(whole, RealImages) else few.count
     if number is not None:
         train = few_shot(whole, number, seed)
-    limited = test if spec.test.limit is None else _at_most(test, spec.test.limit, seed)
+    limited = test if spec.test.limit is None else _at_most(test, spec.test.limit)
     digest = hashlib.sha256()
     count, total = 0, len(train) + sum(len(of) for of in others)
     prints: list[list[Tensor]] = []
@@ -84,6 +127,9 @@ def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Dat
         real=_stacked(prints[0]),
         forbidden=_stacked(of for part in prints[1:] for of in part),
         fingerprint=digest.hexdigest()[:16],
+        whole=whole,
+        few=number,
+        seed=seed,
     )
 
 
@@ -91,8 +137,10 @@ def _named(images: Real, index: int) -> str:
     """What the label of an image is, as text."""
     if isinstance(images, RealImages):
         return images.classes[images.labels[index]]
-    mask = images.mask(index).contiguous().numpy().tobytes()
-    return f"{images.classes} {hashlib.sha256(mask).hexdigest()}"
+    digest = hashlib.sha256(images.mask(index).contiguous().numpy().tobytes())
+    if images.read_reliability:
+        digest.update(images.read_reliability(index).contiguous().numpy().tobytes())
+    return f"{images.classes} {digest.hexdigest()}"
 
 
 def read_split(spec: DataSpec, split: SplitSpec) -> Real:
@@ -101,24 +149,25 @@ def read_split(spec: DataSpec, split: SplitSpec) -> Real:
     Raises:
         UserError: as the reader does.
     """
-    options: dict[str, Any] = {**spec.options, **split.options}
+    layout, path, options = spec.of(split)
+    options = dict(options)
     if spec.strict:
         options.setdefault("strict", True)
-    path = str(Path(spec.path).expanduser()) if spec.path.startswith("~") else spec.path
-    reader = read_images if spec.layout in READERS else read_scenes
-    return reader(spec.layout, path, split.split, **options)
+    path = str(Path(path).expanduser()) if path.startswith("~") else path
+    reader = read_images if layout in READERS else read_scenes
+    return reader(layout, path, split.split, **options)
 
 
-def _at_most(images: Real, limit: int, seed: int) -> Real:
-    """The same choice for the same seed."""
+def _at_most(images: Real, limit: int) -> Real:
+    """The same choice whatever the seed of the run, so that all seeds have the same test."""
     if limit < 1:
         raise UserError(f"data.test.limit is {limit}; give at least 1, or null for all")
     if isinstance(images, RealScenes):
-        order = np.random.default_rng(seed).permutation(len(images))
+        order = np.random.default_rng(0).permutation(len(images))
         return images.subset(sorted(order[:limit].tolist()))
     chosen: list[int] = []
     for label, positions in images.by_class().items():
-        order = np.random.default_rng((seed, label)).permutation(len(positions))
+        order = np.random.default_rng((0, label)).permutation(len(positions))
         chosen += [positions[at] for at in order[:limit]]
     return images.subset(sorted(chosen))
 

@@ -1,16 +1,17 @@
 """Guided images from a trained model, without the loop."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from activegen.guidance import MemoryBank
 from activegen.loop.generating import Generator, batches
-from activegen.loop.proposing import Origin
-from activegen.loop.rounds import ArmSettings, Learners
+from activegen.loop.proposing import PLAIN, Origin
+from activegen.loop.rounds import ArmSettings, Learners, counts
 from activegen.recipes.run import Run
 from activegen.records import Request, Sample, TaskModel, UserError, Verdict, fingerprint
 from activegen.store import RoundStore, Store
@@ -38,48 +39,68 @@ def draw(run: Run, checkpoint: Path, count: int) -> list[Verdict]:
         raise UserError(f"--count is {count}; give at least 1")
     run.check()
     learner = run.trained(checkpoint)
-    train = run.data.train
     made_of = fingerprint([run.recipe.fingerprint, run.data.fingerprint, run.place.fingerprint])
     state = fingerprint([made_of, weights_hash(learner), count])
-    store = Store.create_or_open(str(run.folder / "store"), state, train.classes)
+    root = run.folder / "store"
+    store = Store.create_or_open(str(root), state, run.data.train.classes)
     stored = store.round(0)
-    plan = stored.plan()
-    if plan is None:
-        plan = _requests(run, learner, count, state)
-        stored.write_plan(plan)
-    if not stored.complete:
-        _drawn(run, learner, plan, stored)
-        judge = run.judge(ArmSettings("guided", judge=True))
-        verdicts = judge.verdicts(plan, stored.samples(), torch.zeros(0, 3, 16, 16))
-        stored.write_verdicts(verdicts)
-        stored.close({"checkpoint": checkpoint.name, "count": count})
-    _write_pictures(run.folder / "images", store.accepted(), train.classes)
+    if stored.plan() is None:
+        stored.write_plan(_guided(run, learner, count, state))
+    settings = ArmSettings("guided", judge=True)
+    finish(run, stored, learner, ARM, settings, {"checkpoint": checkpoint.name, "count": count})
+    _write_pictures(run.folder / "images", store.accepted(), store.classes)
     return stored.verdicts() or []
 
 
-def _requests(run: Run, learner: TaskModel, count: int, state: str) -> list[Request]:
-    """As the last round of the loop would ask."""
-    train, task = run.data.train, run.task.only_guided(count)
-    rng = np.random.default_rng((run.recipe.seed, count))
-    return task.propose(task.judged(learner, train), train, 1.0, Origin(0, ARM, state), rng)
+def finish(
+    run: Run,
+    stored: RoundStore,
+    learner: TaskModel | None,
+    arm: str,
+    settings: ArmSettings,
+    about: dict[str, Any],
+) -> None:
+    """Draws and judges what is left of a plan, and closes the round.
 
-
-def _drawn(run: Run, learner: TaskModel, plan: list[Request], stored: RoundStore) -> None:
+    Args:
+        run: of the recipe.
+        stored: the round, with its plan.
+        learner: whose mistakes are drawn; None where nothing learns.
+        arm: what to call it while it works.
+        settings: which judge there is.
+        about: the round's summary.
+    """
+    if stored.complete:
+        return
+    plan = stored.plan() or []
     model = run.model()
+    ways: Mapping[str, Any] = {PLAIN: []}
+    if learner is not None:
+        ways = run.ways(Learners(learner, (learner,), MemoryBank()))
     generator = Generator(
         task=run.task,
         model=model,
         sampling=run.recipe.sampling,
-        steering=run.ways(Learners(learner, (learner,), MemoryBank())),
+        steering=ways,
         real=run.data.train,
         learner=learner,
-        decoder=run.decoder(model),
+        decoder=run.decoder(model) if learner is not None else None,
         made_by=model.made_by(),
     )
     present = stored.shards()
     missing = [job for job in batches(plan, run.recipe.loop.batch) if job[0] not in present]
-    for number, samples in run.executor(ARM).map(generator, missing):
+    for number, samples in run.executor(arm).map(generator, missing):
         stored.write_shard(number, samples)
+    verdicts = run.judge(settings).verdicts(plan, stored.samples(), torch.zeros(0, 3, 16, 16))
+    stored.write_verdicts(verdicts)
+    stored.close(about | counts(verdicts))
+
+
+def _guided(run: Run, learner: TaskModel, count: int, state: str) -> list[Request]:
+    """As the last round of the loop would ask."""
+    train, task = run.data.train, run.task.only_guided(count)
+    rng = np.random.default_rng((run.recipe.seed, count))
+    return task.propose(task.judged(learner, train), train, 1.0, Origin(0, ARM, state), rng)
 
 
 def _write_pictures(

@@ -5,6 +5,7 @@ that its recipe names. Names from data are escaped, pictures and plots are data 
 is needed.
 """
 
+from activegen.report.comparison import write_comparison
 from activegen.report.page import write
 
-__all__ = ["write"]
+__all__ = ["write", "write_comparison"]

@@ -88,7 +88,7 @@ def album_of(arm: Arm, reference: Reference) -> Album:
     waiting = {e.request.id for e in arm.entries if e.verdict is None}
     drawn = _samples(arm, waiting) if waiting else {}
     candidates = [e for e in arm.entries if e.request.id in drawn] + judged
-    of_scenes = any(entry.request.mask for entry in candidates)
+    of_scenes = any(entry.request.mask or entry.request.classes for entry in candidates)
     chosen = stratified(candidates, SHOWN_SCENES if of_scenes else SHOWN)
     pictures = drawn | _samples(arm, {entry.request.id for entry in chosen})
     ways: dict[str, list[Card]] = {}
@@ -155,18 +155,23 @@ def _of_scene(
 ) -> list[Frame]:
     """The pictures of a sample with a mask."""
     image, mask = from_png(sample.image), from_png(sample.mask)[0]
-    real = reference(sample.request.mask)
+    id = sample.request.mask
+    real = reference(id) if id else None
     colours = _colours(classes)
     doubted = entry.verdict.ignored if entry.verdict else b""
     ignored = from_png(doubted)[0] if doubted else None
     left_out = ignored is not None or bool((mask == IGNORE).any())
     uncertainty = heat(from_png(sample.uncertainty)[0]) if sample.uncertainty else None
+    attention = overlay(image, from_png(sample.attention)) if sample.attention else None
+    sure = heat(from_png(sample.reliability)[0]) if sample.reliability else None
     return [
-        Frame("real", None if real is None else picture(real), "not available"),
+        Frame("real", None if real is None else picture(real), "not available" * bool(id)),
+        Frame("attention", attention),
         Frame("mask", painted(mask, colours, real)),
         Frame("generated", picture(image)),
         Frame("with its mask", outlined(image, mask, colours)),
-        Frame("uncertainty", uncertainty, "not stored"),
+        Frame("reliability", sure),
+        Frame("uncertainty", uncertainty, "not stored" * bool(id)),
         Frame("not learnt", marked(image, mask, ignored) if left_out else None),
     ]
 

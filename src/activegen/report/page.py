@@ -36,14 +36,15 @@ def write(run: Path, reference: Reference | None = None) -> Path:
     content = _content(facts, reference or recorded)
     if recorded.problem:
         content["notices"].append(f"Real images cannot be shown: {recorded.problem}")
-    page = _environment().get_template("report.html.jinja").render(content)
+    page = environment().get_template("report.html.jinja").render(content)
     path, aside = run / "report.html", run / ".tmp-report.html"
     aside.write_text(page, encoding="utf-8")
     os.replace(aside, path)
     return path
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Where templates are; names are escaped, and what is missing is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -87,7 +88,7 @@ def _content(facts: Facts, reference: Reference) -> dict[str, Any]:
         "albums": albums,
         "legend": legend(albums),
         "captions": {f.caption for album in albums for card in album.cards for f in card.frames},
-        "environment": _flat(facts.environment),
+        "environment": flat(facts.environment),
     }
 
 
@@ -161,12 +162,12 @@ def _class_rows(facts: Facts, arms: Sequence[Arm]) -> list[tuple[str, list[Cell]
     return sorted(rows, key=lambda row: base.get(row[0], 2.0))
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
+def flat(values: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
     """Nested values as rows."""
     rows = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            rows += _flat(value, f"{above}{name} · ")
+            rows += flat(value, f"{above}{name} · ")
         else:
             text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
             rows.append((f"{above}{name}", text))

@@ -1,7 +1,7 @@
 """Curves as SVG. No word from data enters a plot: names stand in the page's own legend."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,7 @@ STYLES = (
     Style("#cc79a7", "v", "▼", "2 1.5"),
     Style("#e69f00", "P", "✚", "7 2 2 2"),
     Style("#56b4e9", "X", "✖", "4 1"),
+    Style("#882255", "*", "★", "1 1.5"),
 )
 
 _RC: Any = {
@@ -65,9 +66,14 @@ _RC: Any = {
 
 def styles(arms: Sequence[Arm], baseline: Arm | None) -> dict[str, Style]:
     """One for each arm by name; the baseline is grey."""
-    others = [arm.name for arm in arms if arm is not baseline]
+    return named_styles([arm.name for arm in arms], baseline.name if baseline else None)
+
+
+def named_styles(arms: Sequence[str], baseline: str | None) -> dict[str, Style]:
+    """The same of names alone."""
+    others = [arm for arm in arms if arm != baseline]
     found = {name: STYLES[index % len(STYLES)] for index, name in enumerate(others)}
-    return found | ({baseline.name: BASE} if baseline else {})
+    return found | ({baseline: BASE} if baseline is not None else {})
 
 
 def figure_curves(arms: Sequence[Arm], looks: dict[str, Style], measure: Measure) -> str | None:
@@ -78,23 +84,60 @@ def figure_curves(arms: Sequence[Arm], looks: dict[str, Style], measure: Measure
     with matplotlib.rc_context(_RC):
         figure, axes = _figure(f"{measure.title} on real test images", "optimiser steps")
         for arm, rounds in curves:
-            look = looks[arm.name]
-            dashes = tuple(float(length) for length in look.dashes.split())
-            axes.plot(
-                [r["step"] for r in rounds],
-                [r[named(r)] for r in rounds],
-                color=look.colour,
-                marker=look.marker,
-                markersize=5,
-                markeredgecolor="white",
-                markeredgewidth=0.6,
-                linewidth=1.8,
-                linestyle=(0, dashes) if dashes else "-",
-            )
+            steps, figures = [r["step"] for r in rounds], [r[named(r)] for r in rounds]
+            _line(axes, steps, figures, looks[arm.name])
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         axes.margins(x=0.03, y=0.08)
         return _svg(figure)
+
+
+def interval_curves(
+    curves: Mapping[str, Mapping[str, Any] | None],
+    looks: dict[str, Style],
+    title: str,
+    below: str,
+) -> str | None:
+    """Means over seeds with their intervals; None where there is no curve.
+
+    Args:
+        curves: by arm, as ``proof.curves.Curve`` has them.
+        looks: of the arms.
+        title: above the plot.
+        below: name of the amounts.
+    """
+    known = {arm: of for arm, of in curves.items() if of is not None}
+    if not known:
+        return None
+    with matplotlib.rc_context(_RC):
+        figure, axes = _figure(title, below)
+        for arm, of in known.items():
+            _line(axes, of["amounts"], of["mean"], looks[arm])
+            if of["low"] is not None and len(of["amounts"]) > 1:
+                colour = looks[arm].colour
+                axes.fill_between(of["amounts"], of["low"], of["high"], color=colour, alpha=0.13)
+            elif of["low"] is not None:
+                ends = [of["low"][0], of["high"][0]]
+                axes.plot([of["amounts"][0]] * 2, ends, color=looks[arm].colour, alpha=0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(7))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axes.margins(x=0.03, y=0.08)
+        return _svg(figure)
+
+
+def _line(axes: Axes, amounts: Sequence[float], figures: Sequence[float], look: Style) -> None:
+    dashes = tuple(float(length) for length in look.dashes.split())
+    axes.plot(
+        amounts,
+        figures,
+        color=look.colour,
+        marker=look.marker,
+        markersize=5,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        linewidth=1.8,
+        linestyle=(0, dashes) if dashes else "-",
+    )
 
 
 def accepted_bars(arms: Sequence[Arm], looks: dict[str, Style]) -> str | None:

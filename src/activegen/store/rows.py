@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from datasets import ClassLabel, Features, Image, Value
+from datasets import ClassLabel, Features, Image, List, Value
 
 from activegen.records import Request, Sample, UserError, Verdict
 
@@ -18,6 +18,8 @@ _REQUEST = {
     "mask": _TEXT,
     "part": Value("int64"),
     "reference": _TEXT,
+    "classes": List(Value("int64")),
+    "words": List(_TEXT),
     "round": Value("int64"),
     "arm": _TEXT,
     "steering": _TEXT,
@@ -51,7 +53,8 @@ def shard_features(classes: Sequence[str]) -> Features:
     """The columns of a shard, as ``datasets`` opens them."""
     label = ClassLabel(names=list(classes))
     # "mask" is the request's: the name of where the pixels in "segmentation" come from
-    first = {"id": _TEXT, "image": Image(), "segmentation": Image(), "label": label}
+    pictures = {name: Image() for name in ("image", "segmentation", "reliability")}
+    first = {"id": _TEXT, **pictures, "label": label}
     return Features({**first, **_REQUEST, **_SAMPLE})
 
 
@@ -64,7 +67,8 @@ def request_row(request: Request) -> dict[str, Any]:
 def request(row: Mapping[str, Any]) -> Request:
     """The request in a row of a plan or shard; a UserError when its content is not its id's."""
     fields = {name: row[name] for name in _REQUEST if name != "id"}
-    request = Request(target=row["label"], **fields)
+    lists = {name: tuple(row[name]) for name in ("classes", "words")}
+    request = Request(target=row["label"], **{**fields, **lists})
     if request.id != row["id"]:
         raise UserError(
             f"request {row['id']} of the store reads as {request.id}: its file was edited, or "
@@ -78,7 +82,8 @@ def sample_row(sample: Sample) -> dict[str, Any]:
     return {
         **request_row(sample.request),
         "image": {"bytes": sample.image, "path": None},
-        "segmentation": {"bytes": sample.mask, "path": None} if sample.mask else None,
+        "segmentation": _picture(sample.mask),
+        "reliability": _picture(sample.reliability),
         "attention": sample.attention or None,
         "uncertainty": sample.uncertainty or None,
         "latents": sample.latents or None,
@@ -92,7 +97,8 @@ def sample(row: Mapping[str, Any]) -> Sample:
     return Sample(
         request=request(row),
         image=row["image"]["bytes"],
-        mask=(row["segmentation"] or {"bytes": b""})["bytes"],
+        mask=_bytes(row["segmentation"]),
+        reliability=_bytes(row["reliability"]),
         attention=row["attention"] or b"",
         uncertainty=row["uncertainty"] or b"",
         latents=row["latents"] or b"",
@@ -111,6 +117,14 @@ def verdict(row: Mapping[str, Any]) -> Verdict:
     """The verdict in a row."""
     scores, ignored = json.loads(row["scores"]), row["ignored"] or b""
     return Verdict(**{**row, "scores": scores, "ignored": ignored})
+
+
+def _picture(data: bytes) -> dict[str, Any] | None:
+    return {"bytes": data, "path": None} if data else None
+
+
+def _bytes(picture: Mapping[str, Any] | None) -> bytes:
+    return picture["bytes"] if picture else b""
 
 
 def _numbers(scores: Mapping[str, float]) -> str:

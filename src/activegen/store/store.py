@@ -11,7 +11,7 @@ from activegen.store.files import open_folder, parse_json
 from activegen.store.pixels import pixel_hash
 from activegen.store.rounds import RoundStore
 
-FORMAT = 1
+FORMAT = 2  # 2: words of masks that are read out of attention
 
 
 class Store:
@@ -106,6 +106,11 @@ class Store:
             raise UserError(
                 f"{where} is of format {format}, this version reads {FORMAT}: "
                 "install a newer activegen"
+            )
+        if isinstance(format, int) and format < FORMAT:
+            raise UserError(
+                f"{where} is of format {format}, this version reads {FORMAT}: use the version that "
+                "made it, or another --out folder"
             )
         if format != FORMAT or not {"recipe", "classes"} <= about.keys():
             raise UserError(f"{where} is not a store's; restore it, or choose another folder")

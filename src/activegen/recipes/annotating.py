@@ -1,0 +1,63 @@
+"""A data set with masks from text alone: ``activegen annotate``."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from activegen.loop.proposing import Origin
+from activegen.loop.rounds import ArmSettings
+from activegen.recipes.drawing import finish
+from activegen.recipes.progress import Observer, silent
+from activegen.recipes.run import Run
+from activegen.recipes.schema import Recipe
+from activegen.records import UserError
+from activegen.store import Store
+from activegen.store.dataset import write_dataset
+from activegen.store.files import open_folder
+
+ARM = "annotated"
+FOLDER = "dataset"
+
+
+def annotate(
+    recipe: Recipe, folder: Path, count: int, observer: Observer = silent
+) -> dict[str, Any]:
+    """Draws ``count`` images for the recipe's prompts and reads their masks out of the attention.
+
+    ``dataset/`` in the folder has those that were accepted, as `write_dataset` says, and the store
+    of the arm "annotated" all of them. The same call goes on where it was stopped.
+
+    Args:
+        recipe: with ``segmentation.text``; its arms do not matter.
+        folder: where everything goes.
+        count: images to draw.
+        observer: is told of every step.
+
+    Returns:
+        "images" in the data set, "proposed", and "rejected" by reason.
+
+    Raises:
+        UserError: the recipe has no such part, or as ``Run.check`` does.
+    """
+    if count < 1:
+        raise UserError(f"--count is {count}; give at least 1")
+    if recipe.segmentation is None or recipe.segmentation.text is None:
+        raise UserError(
+            f"the recipe '{recipe.name}' reads no masks out of attention; add 'text: {{}}' to its "
+            "'segmentation'"
+        )
+    settings = ArmSettings("plain", judge=True)
+    run = Run(recipe.model_copy(update={"arms": {ARM: settings}}), folder, observer)
+    run.check()
+    run.record()
+    train, rng = run.data.train, np.random.default_rng(recipe.seed)
+    root = folder / "arms" / ARM / "store"
+    store = Store.create_or_open(str(root), run.fingerprint(ARM), train.classes)
+    stored = store.round(0)
+    plan = run.task.propose_plain(count, train, Origin(0, ARM, ""), rng)
+    stored.write_plan(plan)
+    finish(run, stored, None, ARM, settings, {"round": 0, "step": 0, "count": count})
+    images = write_dataset(open_folder(str(folder / FOLDER)), store.accepted(), train.classes)
+    rejected = (stored.summary() or {})["rejected"]
+    return {"images": images, "proposed": count, "rejected": rejected}
