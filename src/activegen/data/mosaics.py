@@ -5,15 +5,11 @@ comes from the rows of the same split.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from activegen.data.images import Pixels
-from activegen.data.masks import Mask
+from activegen.data.made import Made, Pair
 from activegen.data.scenes import RealScenes
 from activegen.data.world import TAIL, salt
 from activegen.records import UserError, choose
@@ -47,8 +43,16 @@ def read_mosaics(
             f"count is {count} and seed is {seed}; count is at least 1, seed at least 0"
         )
     tail = TAIL[split] if tail is None else tail
-    made = _Made(Path(path), split, tuple(_draw(split, count, tail, seed)))
-    _ = made.textures
+    tiles = eurosat(Path(path), split)
+    textures = Textures.of(tiles.images, tiles.labels)
+    drawn = tuple(_draw(split, count, tail, seed))
+
+    def make(index: int) -> Pair:
+        layout, position, filling = drawn[index]
+        mask = draw_mask(layout, position)
+        return mosaic(mask, textures, np.random.default_rng(filling)), mask
+
+    made = Made(make)
     return RealScenes(
         name=f"mosaics ({split})",
         classes=SCENE_CLASSES,
@@ -60,37 +64,8 @@ def read_mosaics(
     )
 
 
-@dataclass(frozen=True)
-class _Made:
-    """Makes each mosaic once; ``drawn`` are layouts, and the seeds of their masks and textures."""
-
-    path: Path
-    split: str
-    drawn: tuple[tuple[Layout, int, int], ...]
-    kept: dict[int, tuple[Pixels, Mask]] = field(default_factory=dict, repr=False, compare=False)
-
-    @cached_property
-    def textures(self) -> Textures:
-        tiles = eurosat(self.path, self.split)
-        return Textures.of(tiles.images, tiles.labels)
-
-    def image(self, index: int) -> Pixels:
-        return self._both(index)[0].clone()
-
-    def mask(self, index: int) -> Mask:
-        return self._both(index)[1].clone()
-
-    def _both(self, index: int) -> tuple[Pixels, Mask]:
-        if index not in self.kept:
-            layout, position, filling = self.drawn[index]
-            mask = draw_mask(layout, position)
-            pixels = mosaic(mask, self.textures, np.random.default_rng(filling))
-            image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-            self.kept[index] = (image, torch.from_numpy(mask))
-        return self.kept[index]
-
-
 def _draw(split: str, count: int, tail: bool, seed: int) -> Iterator[tuple[Layout, int, int]]:
+    """Layouts, and the seeds of their masks and textures."""
     for number in range(count):
         rng = np.random.default_rng((seed, salt(f"mosaics of {split}"), number))
         layout = draw_layout(rng, tail)

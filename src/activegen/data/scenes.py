@@ -116,9 +116,7 @@ def encoded_scenes(
     """
     read = Encoded(images, tuple(ids))
     known = None if reliability is None else Grey(Encoded(reliability, tuple(ids)))
-    scenes = RealScenes(
-        name, tuple(classes), tuple(ids), read, masks, read_reliability=known
-    )
+    scenes = RealScenes(name, tuple(classes), tuple(ids), read, masks, read_reliability=known)
     return check_scenes(scenes, masks.names, strict)
 
 

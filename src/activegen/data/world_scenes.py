@@ -4,13 +4,11 @@ Train and val lack the rare layouts that test has, so there is something true to
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from activegen.data.images import Pixels
-from activegen.data.masks import Mask
+from activegen.data.made import Made
 from activegen.data.scenes import RealScenes
 from activegen.data.world import TAIL, salt
 from activegen.records import UserError, choose
@@ -44,13 +42,13 @@ def read_world_scenes(
     if size < 8:
         raise UserError(f"size is {size}; give at least 8 pixels")
     drawn = tuple(_draw(split, count, tail, seed))
-    rendered = _Rendered(drawn, size)
+    made = Made(lambda index: render_scene(drawn[index].scene, drawn[index].seed, size))
     return RealScenes(
         name=f"world scenes ({split})",
         classes=SCENE_CLASSES,
         ids=tuple(each.id for each in drawn),
-        read=rendered.image,
-        read_mask=rendered.mask,
+        read=made.image,
+        read_mask=made.mask,
     )
 
 
@@ -72,29 +70,6 @@ class _Drawn:
     id: str
     scene: Scene
     seed: int
-
-
-@dataclass(frozen=True)
-class _Rendered:
-    """Renders each scene once."""
-
-    drawn: tuple[_Drawn, ...]
-    size: int
-    kept: dict[int, tuple[Pixels, Mask]] = field(default_factory=dict, repr=False, compare=False)
-
-    def image(self, index: int) -> Pixels:
-        return self._both(index)[0].clone()
-
-    def mask(self, index: int) -> Mask:
-        return self._both(index)[1].clone()
-
-    def _both(self, index: int) -> tuple[Pixels, Mask]:
-        if index not in self.kept:
-            drawn = self.drawn[index]
-            pixels, mask = render_scene(drawn.scene, drawn.seed, self.size)
-            image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-            self.kept[index] = (image, torch.from_numpy(mask))
-        return self.kept[index]
 
 
 def _draw(split: str, count: int, tail: bool | None, seed: int) -> Iterator[_Drawn]:
