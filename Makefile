@@ -3,10 +3,19 @@ BIN := .venv/bin
 # torch's wheels are big; one install, made again when the project's own files change
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow test-gpu check format clean
+# of make results: seeds; seconds for each comparison; where EuroSAT is
+SEEDS ?= 5
+BUDGET ?=
+EUROSAT ?=
+
+.PHONY: demo results test test-slow test-gpu check format clean
 
 demo: $(INSTALLED)
 	$(BIN)/activegen demo --out runs/demo
+
+results: $(INSTALLED)
+	$(BIN)/python benchmarks/results.py --seeds $(SEEDS) \
+		$(if $(BUDGET),--budget $(BUDGET)) $(if $(EUROSAT),--eurosat $(EUROSAT))
 
 test: $(INSTALLED)
 	$(BIN)/pytest -q

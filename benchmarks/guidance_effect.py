@@ -59,7 +59,7 @@ def trained(network: str, images: Tensor, masks: Tensor, steps: int, start: str)
         warmup_steps=20,
         ema_decay=0.99,
         augmentation="land_cover",
-        amp="bf16",
+        amp="auto",
     )
     with in_order(0, start):
         learner = Learner(build_segmenter(network, len(SCENE_CLASSES), 64), settings, "cpu")

@@ -30,6 +30,8 @@ QUICK = [
     "judge.min_probability=0",
     "loop.rounds=2",
 ]
+PLAIN = "arms={unguided: {generate: plain, judge: false}}"
+QUICK_RUN = [word for value in QUICK for word in ("--set", value)]
 REAL = "arms={real_only: {generate: none}}"
 NETWORK = """
 from torch import nn
@@ -105,6 +107,37 @@ def test_own_data_network_and_generator(
     assert "active: round 2 of 2, test accuracy" in seen.err
 
 
+def test_adapt_says_how_to_draw_with_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.save(tiny.model(), folder / "model")
+    counts = ["data.train.per_class=2", "adapt.steps=2", "adapt.batch_size=2"]
+    words = [word for value in ("model.path=./model", *counts) for word in ("--set", value)]
+    assert call("adapt", "demo", *words, "--out", "own") == 0
+    assert "activegen run demo --set model.lora=own" in capsys.readouterr().out
+    assert call("adapt", "demo", *words, "--out", "own", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["finished"]
+    assert call("adapt", "demo", *words, "--what", "controlnet", "--out", "net") == 2
+    assert "a ControlNet learns from masks" in capsys.readouterr().err
+    use = ["--set", "model.lora=own", "--set", PLAIN, *QUICK_RUN]
+    assert call("run", "demo", *words, *use, "--out", "run", "--json") == 0
+
+
+def test_compare_says_whether_it_helped(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.save(tiny.model(), folder / "model")
+    counts = ["data.test.options.count=2", "data.train.per_class=4", "model.path=./model"]
+    words = [word for value in counts for word in ("--set", value)] + QUICK_RUN
+    arms = ["--arms", "real_only, unguided", "--seeds", "2", "--out", "two"]
+    assert call("compare", "demo", *words, *arms) == 0
+    seen = capsys.readouterr()
+    assert "against real_only" in seen.out and "report: two/report.html" in seen.out
+    assert "seed 1 unguided: round 2 of 2" in seen.err
+    assert call("compare", "demo", *words, *arms, "--json") == 0
+    [line] = capsys.readouterr().out.splitlines()
+    said = json.loads(line)
+    assert said["seeds"] == [0, 1] and list(said["arms"]) == ["real_only", "unguided"]
+    assert call("report", "two") == 0
+    assert Path(capsys.readouterr().out.strip()).read_text().startswith("<!doctype html>")
+
+
 def test_dry_run_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.save(tiny.model(), folder / "model")
     counts = ["data.test.options.count=2", "data.train.per_class=4", "training.batch_size=8"]
@@ -125,6 +158,8 @@ def test_dry_run_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]
         (["run", "demo", "--set", "trainin.steps=1"], "Did you mean 'training'?"),
         (["run", "eurosat"], "data.path is missing"),
         (["run", "eurosat", "--set", "data.path=./nowhere", "--set", REAL], "nowhere"),
+        (["compare", "demo", "--arms", "guidd"], "unknown arm 'guidd'"),
+        (["compare", "demo", "--seeds", "0"], "--seeds is 0"),
         (["init", "nowhere"], "there is no folder 'nowhere'"),
         (["doctor", "dmo"], "unknown recipe 'dmo'"),
         (["generate", "demo", "--model", "x", "--out", "y", "--count", "0"], "--count is 0"),

@@ -170,11 +170,130 @@ def generate(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="Run folder, finished or not.")]) -> None:
-    """Write RUN/report.html."""
+def annotate(
+    recipe: RecipeName,
+    count: Annotated[int, typer.Option(help="How many images to draw.")] = 500,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/<name> by default.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make images with masks from text alone.
+
+    Masks are read out of the generator's attention. OUT/dataset opens with datasets.load_dataset.
+    The same command goes on where it was stopped.
+    """
+    from activegen.recipes import load
+    from activegen.recipes.annotating import FOLDER
+    from activegen.recipes.annotating import annotate as made_by
     from activegen.report import write
 
-    typer.echo(write(run))
+    loaded = load(recipe, overrides or [])
+    folder = out or Path("runs") / loaded.name
+    begun = time.monotonic()
+    with _Bars() as bars:
+        made = made_by(loaded, folder, count, bars.see)
+    page = write(folder)
+    if as_json:
+        seconds = round(time.monotonic() - begun, 1)
+        typer.echo(json.dumps({**made, "seconds": seconds, "report": str(page)}))
+        return
+    rejected = "".join(f", {number} {reason}" for reason, number in made["rejected"].items())
+    typer.echo(f"{made['images']} of {count} images{rejected}; they are in {folder / FOLDER}")
+    typer.echo(f"report: {page}")
+
+
+@app.command()
+def adapt(
+    recipe: RecipeName,
+    out: Annotated[Path, typer.Option(help="Folder of the result.")],
+    what: Annotated[
+        str | None, typer.Option(help="lora, full or controlnet; short for --set adapt.what=...")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the generator on your real images.
+
+    Of the recipe's training split: a LoRA (the default) or all weights from images and their
+    classes, or a ControlNet from masks. The same command goes on where it was stopped.
+    """
+    from activegen.recipes import load
+    from activegen.recipes.adapting import adapt as made_by
+
+    more = [] if what is None else [f"adapt.what={what}"]
+    loaded = load(recipe, [*(overrides or []), *more])
+    with _Bars() as bars:
+        card = made_by(loaded, out, bars.see)
+    _tell_skipped(tuple((id, reason) for id, reason in card["skipped"]))
+    if card["long_captions"]:
+        _say(f"{card['long_captions']} images show more classes than the text encoder can read")
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), **card}))
+        return
+    key = {"lora": "model.lora", "full": "model.path", "controlnet": "segmentation.controls.0.path"}
+    use = key[card["settings"]["what"]]
+    typer.echo(f"to draw with it: activegen run {recipe} --set {use}={out}")
+
+
+@app.command()
+def compare(
+    recipe: RecipeName,
+    arms: Annotated[
+        str,
+        typer.Option(
+            help="Names with commas between: the recipe's arms or standard ones (real_only, "
+            "augmented, unguided, selected, guided, guided_judged, more_real, synthetic_only), "
+            "all for all of these; the recipe's own by default."
+        ),
+    ] = "",
+    seeds: Annotated[int, typer.Option(help="How many, from the recipe's on.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; runs/compare-<name> by default.")
+    ] = None,
+    overrides: Overrides = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Seconds after which no more arm is begun.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether it helped.
+
+    Each arm with each seed, paired differences with their intervals, and a verdict. Arms that
+    cannot be compared fairly are refused. The same command goes on where it was stopped; more arms
+    or seeds compute only what is missing.
+    """
+    from activegen.recipes import load
+    from activegen.recipes.comparing import compare as made_by
+    from activegen.report import write_comparison
+
+    if seeds < 1:
+        raise UserError(f"--seeds is {seeds}; give at least 1")
+    loaded = load(recipe, overrides or [])
+    folder = out or Path("runs") / f"compare-{loaded.name}"
+    names = [name.strip() for name in arms.split(",") if name.strip()]
+    numbers = range(loaded.seed, loaded.seed + seeds)
+    with _Bars() as bars:
+        made = made_by(loaded, folder, names, numbers, bars.see, budget)
+    page = write_comparison(folder)
+    for notice in made["notices"]:
+        _say(notice)
+    if as_json:
+        typer.echo(json.dumps({**made, "report": str(page)}))
+        return
+    for other in dict.fromkeys(of["baseline"] for of in made["comparisons"]):
+        Console().print(_verdicts(made, other))
+    typer.echo(f"report: {page}")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not, or comparison.")],
+) -> None:
+    """Write RUN/report.html."""
+    from activegen.recipes.comparing import FILE
+    from activegen.report import write, write_comparison
+
+    typer.echo(write_comparison(run) if (run / FILE).is_file() else write(run))
 
 
 @app.command()
@@ -276,6 +395,28 @@ def _table(arms: dict[str, Any]) -> Table:
             str(arm["images"]),
             ", ".join(f"{count} {reason}" for reason, count in arm["rejected"].items()),
         )
+    return table
+
+
+def _verdicts(made: dict[str, Any], other: str) -> Table:
+    """Of all arms that were compared with the other."""
+    from activegen.report.comparison import between
+    from activegen.report.words import percent, points
+
+    head = ("arm", made["figure"], "difference", "95 %", "verdict", "seeds needed")
+    whole = percent(made["arms"][other]["mean"])
+    table = Table(*head, title=f"against {_plain(other)}, {whole}")
+    for of in made["comparisons"]:
+        if of["baseline"] == other:
+            needed = of["seeds_needed"]
+            table.add_row(
+                _plain(of["arm"]),
+                percent(made["arms"][of["arm"]]["mean"]),
+                points(of["difference"]),
+                between(of["interval"]),
+                of["verdict"],
+                "" if needed is None else f"{needed:.0f}",
+            )
     return table
 
 

@@ -38,9 +38,7 @@ ORIGIN = Origin(0, "text", "")
 def task(background: frozenset[int] = frozenset(), **changes: Any) -> Annotating:
     settings = AnnotationSettings(**{"per_image": (1, 2), "masks": PseudoMasks(), **changes})
     proposal = MaskProposalSettings(budget=4)
-    return Annotating(
-        (SIZE, SIZE), PROMPTS, proposal, background=background, annotation=settings
-    )
+    return Annotating((SIZE, SIZE), PROMPTS, proposal, background=background, annotation=settings)
 
 
 def requests(count: int, of: Annotating) -> list[Request]:

@@ -139,6 +139,61 @@ def test_held_out_images_are_merged_at_half_time(tmp_path):
     assert references and references <= seen
 
 
+def test_without_real_images_the_learner_waits_and_then_makes_up_for_the_steps(tmp_path):
+    settings = ArmSettings("guided", judge=False, real=False)
+    summaries = run(tmp_path / "whole", settings)
+    assert [s["step"] for s in summaries] == [0, 16, 24]
+    assert [s["real"] for s in summaries] == [0, 0, 0]
+    assert [s["proposed"] for s in summaries] == [6, 6, 0]
+    store = Store(str(tmp_path / "whole" / "store"))
+    requests = [r for k in store.rounds() for r in store.round(k).plan() or []]
+    assert {r.reference for r in requests if r.steering != "plain"} <= set(
+        colours.images(6, "train").ids
+    )
+    assert any(r.reference for r in requests)
+
+    class Stop(Exception):
+        pass
+
+    class Stopping:
+        def map(self, work, jobs):
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(tmp_path / "stopped", settings, executor=Stopping())
+    assert results(run(tmp_path / "stopped", settings)) == results(summaries)
+
+
+def test_nothing_to_learn_from_is_said(tmp_path):
+    from activegen.loop.proposing import ProposalSettings
+
+    settings = ArmSettings("plain", judge=False, real=False)
+    with pytest.raises(UserError, match="'a' has no real images, and no generated one"):
+        run(tmp_path, settings, proposal=ProposalSettings(budget=0))
+
+
+def test_an_arm_may_have_a_way_of_guidance_of_its_own(tmp_path):
+    run(tmp_path, ArmSettings("guided", judge=False, way="adversarial"))
+    store = Store(str(tmp_path / "store"))
+    requests = [r for k in store.rounds() for r in store.round(k).plan() or []]
+    assert {r.steering for r in requests} == {"plain", "adversarial"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"generate": "plain", "way": "guided"}, "generates plain has no way of guidance"),
+        ({"generate": "none", "real": False}, "learns from generated ones alone"),
+        ({"generate": "plain", "real": False, "more_real": 2}, "leave more_real at 0"),
+        ({"more_real": -1}, "more_real is -1"),
+        ({"augmentation": "fotos"}, "unknown augmentation 'fotos'.*photo"),
+    ],
+)
+def test_an_arm_of_nonsense_is_refused(settings, said):
+    with pytest.raises(UserError, match=said):
+        ArmSettings(**settings)
+
+
 def test_offline_rounds_start_again(tmp_path):
     loop = LoopSettings(rounds=2, generate_until=0.5, restart=True, batch=2)
     assert [s["step"] for s in run(tmp_path, loop=loop)] == [24, 24]

@@ -15,6 +15,8 @@ from activegen.recipes.plan import measure, plan
 from activegen.recipes.progress import Event
 from activegen.records import UserError
 from activegen.store import Store
+from activegen.tasks.co_training import CoLearner, CoTraining
+from activegen.tasks.learner import weights_hash
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # other people's, on loading a model
 
@@ -266,6 +268,21 @@ def test_checking_masks_trains_nothing_and_writes_no_file(tmp_path: Path) -> Non
     run.check()
     assert not (tmp_path / "run").exists()
     assert "_members" not in vars(run)
+
+
+def test_two_segmenters_that_teach_one_another(tmp_path: Path) -> None:
+    small = ["data.train.count=8", "data.test.options.count=4", "training.warmup_steps=1"]
+    co_training = ["learner.co_training.confidence=0.9", "segmentation.background=[water]"]
+    run = Run(load("demo_segmentation", small + co_training), tmp_path / "run")
+    learner, again = run.learner("active"), run.learner("real_only")
+    assert isinstance(learner, CoLearner)
+    assert learner.co_training == CoTraining(confidence=0.9)
+    assert learner.background == {run.data.train.classes.index("water")}
+    assert weights_hash(learner.model) == weights_hash(again.model)
+    learner.train(run.task.gathered(run.data.train), 1)
+    learner.save(tmp_path / "state.safetensors")
+    trained = run.trained(tmp_path / "state.safetensors")
+    assert weights_hash(trained) == weights_hash(learner.averaged)
 
 
 def test_the_teacher_of_guidance_is_none_of_the_judges(tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ import yaml
 from activegen.recipes import load, packaged, parse
 from activegen.recipes.schema import keys
 from activegen.records import UnknownWord, UserError
+from activegen.tasks.co_training import CoTraining
 
 DOCS = Path(__file__).parents[2] / "docs" / "recipes.md"
 DATA = {"data": {"layout": "world"}}
+MASKS = {"data": {"layout": "world_scenes"}, "segmentation": {}}
+CO_TRAINING = {"learner": {"co_training": {}}}
 ASCEND = {"ascend": {"objectives": ["entropy", {"repulsion": {"weight": 0.1}}]}}
 
 
@@ -19,14 +22,33 @@ ASCEND = {"ascend": {"objectives": ["entropy", {"repulsion": {"weight": 0.1}}]}}
 def test_packaged_recipes_are_recipes(name: str) -> None:
     recipe = load(name, ["data.path=somewhere"])
     assert recipe.name == name
-    assert list(recipe.arms) == ["real_only", "unguided", "active"]
+    if name.startswith("ablation_"):
+        assert list(recipe.arms)[:2] == ["real_only", "unguided"]
+        assert {of.way for of in recipe.arms.values() if of.way} <= set(recipe.guidance)
+        return
+    of_text = name.startswith("annotate_")
+    assert list(recipe.arms) == (["annotated"] if of_text else ["real_only", "unguided", "active"])
 
 
-def test_what_is_written_reads_the_same() -> None:
+@pytest.mark.parametrize("name", ["", *sorted(packaged())])
+def test_what_is_written_reads_the_same(name: str) -> None:
     recipe = parse(DATA | {"guidance": {"guided": ["reference_pull", ASCEND]}})
+    recipe = load(name, ["data.path=somewhere"]) if name else recipe
     again = parse(yaml.safe_load(recipe.yaml()))
     assert again == recipe
     assert again.fingerprint == recipe.fingerprint
+
+
+def test_training_on_masks_that_may_be_wrong() -> None:
+    training = {"loss": "symmetric", "unreliable": "weight"}
+    recipe = parse(MASKS | {"training": training})
+    assert (recipe.training.loss, recipe.training.unreliable) == ("symmetric", "weight")
+    assert recipe.learner.co_training is None
+    two = parse(MASKS | CO_TRAINING)
+    assert two.learner.co_training == CoTraining(0.5, 0.2, 0.95)
+    written = yaml.safe_load(two.yaml())
+    assert parse(MASKS | {part: written[part] for part in ("learner", "training")}) == two
+    assert two.fingerprint != parse(MASKS).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -84,6 +106,15 @@ def test_unknown_words_are_answered_with_the_nearest(change: dict, said: str) ->
             "'training.steps' is 'many'; input should be a valid int",
         ),
         ({"training": {"steps": 0}}, "steps must be at least 1; got 0"),
+        ({"training": {"loss": "crossentropy"}}, "unknown loss.*Did you mean 'cross_entropy'"),
+        ({"training": {"unreliable": "ignore"}}, "only pixels of masks can be unreliable"),
+        ({"training": {"unreliable": "teacher"}}, "set ema_decay"),
+        (MASKS | {"training": {"mixup": 0.2}}, "masks cannot be mixed: set mixup to 0"),
+        ({"learner": {"co_training": {}}}, "co_training is for masks"),
+        (MASKS | CO_TRAINING | {"training": {"unreliable": "ignore"}}, "set unreliable to 'trust'"),
+        (MASKS | {"learner": {"co_training": {"mixing": 2}}}, "mixing and confidence must be"),
+        (MASKS | {"learner": {"co_training": True}}, "'learner.co_training' is True"),
+        (MASKS | {"learner": {"co_training": {"mixin": 1}}}, "'learner.co_training'.*'mixing'"),
         ({"data": {}}, "'data.layout' is missing"),
         ({"data": {"layout": "csv"}}, "data.path is missing"),
         ({"guidance": {"plain": []}}, "guidance.plain has no terms"),
@@ -93,6 +124,7 @@ def test_unknown_words_are_answered_with_the_nearest(change: dict, said: str) ->
         ),
         ({"guidance": {"guided": [{}]}}, "a term is one of: reference_pull, ascend"),
         ({"arms": {"../up": {}}}, "the arm '../up' names a folder"),
+        ({"arms": {"a": {"way": "gided"}}, "guidance": {"guided": []}}, "the arm 'a' 'gided'"),
         ({"model": {"decoder": "fast"}}, "choose one of: full, linear, tiny:<folder>"),
     ],
 )
@@ -137,6 +169,7 @@ def test_every_key_has_a_line_in_the_docs() -> None:
     parts = {"data", "prompts", "model", "sampling", "guidance", "learner", "training", "mining"}
     parts |= {"proposal", "judge", "loop", "arms", "data.train", "data.test", "data.val"}
     parts |= {f"segmentation{part}" for part in ("", ".proposal", ".judge", ".objects")}
+    parts.add("segmentation.text.screen")
     for key in keys():
         name = key.replace("arms.*", "arms.<name>")
         name = name.rsplit(".", 1)[-1] if key.startswith("guidance.") else name

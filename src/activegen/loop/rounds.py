@@ -30,11 +30,12 @@ from activegen.loop.executor import Executor, LocalExecutor
 from activegen.loop.generating import Generator, batches
 from activegen.loop.judging import NOT_NEEDED, OUTSCORED, Judge
 from activegen.loop.mining import MiningSettings
-from activegen.loop.proposing import Origin
+from activegen.loop.proposing import PLAIN, Origin
 from activegen.loop.task import Real, Task
 from activegen.records import Request, TaskModel, UserError, Verdict, choose, fingerprint
 from activegen.scores import SCORES
 from activegen.store import RoundStore, Store, from_png
+from activegen.tasks.augment import AUGMENTATIONS
 from activegen.tasks.learner import Learner, weights_hash
 from activegen.tasks.pool import Pool
 
@@ -78,7 +79,9 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class ArmSettings:
-    """What one arm of a comparison does; all have the same real images and optimiser steps.
+    """What one arm of a comparison does; all have the same optimiser steps.
+
+    All have the same labelled real images too, but those that say otherwise here.
 
     Args:
         generate: "none", "plain" (without knowing the learner), "selected" (the best of several
@@ -86,6 +89,17 @@ class ArmSettings:
         judge: check labels and copies; without, only what is no picture or leaks is rejected.
         pool: candidates for each image of a "selected" arm.
         by: the score of the learner that they are ranked by, a name in ``scores.SCORES``.
+        way: how a "guided" arm draws all that it does not draw plainly, a name in the recipe's
+            guidance; None draws as the recipe's proposal says, in the ways "guided" and
+            "adversarial".
+        real: train on the real images. Without, they are only mined and prompted from, and by the
+            learner itself, since it has seen none of them; it waits for the first images.
+        more_real: labelled real images beyond the recipe's, of each class, or of masks in all.
+        augmentation: of this arm's training, a name in ``tasks.augment.AUGMENTATIONS``; None is
+            the recipe's.
+
+    Raises:
+        UserError: a value out of its range, or one that says nothing of such an arm.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -94,6 +108,10 @@ class ArmSettings:
     judge: bool = True
     pool: int = 4
     by: str = "entropy"
+    way: str | None = None
+    real: bool = True
+    more_real: int = 0
+    augmentation: str | None = None
 
     def __post_init__(self):
         if self.generate not in ("none", "plain", "selected", "guided"):
@@ -103,6 +121,17 @@ class ArmSettings:
         if self.pool < 1:
             raise UserError(f"an arm's pool is {self.pool}; give at least 1 candidate an image")
         choose(SCORES, self.by, "score")
+        if self.way is not None and self.generate != "guided":
+            raise UserError(f"an arm that generates {self.generate} has no way of guidance")
+        if not self.real and (self.generate == "none" or self.more_real):
+            raise UserError(
+                "an arm without real images learns from generated ones alone: let it generate "
+                "plain, selected or guided, and leave more_real at 0"
+            )
+        if self.more_real < 0:
+            raise UserError(f"an arm's more_real is {self.more_real}; give 0 or more images")
+        if self.augmentation is not None:
+            choose(AUGMENTATIONS, self.augmentation, "augmentation")
 
 
 @dataclass(frozen=True)
@@ -194,6 +223,9 @@ class _Run:
         # where nothing is held out the main learner sees everything from the start
         held_out = any(miner.learner == "main" for miner in self.miners)
         self.everything = gathered(parts.train) if held_out else self.real["main"]
+        if not settings.real:
+            none = torch.zeros(0, dtype=torch.int64)
+            self.everything = self.real["main"] = self.everything.subset(none)
         self.test = gathered(parts.test)
         self._model: DiffusionModel | None = None
 
@@ -203,7 +235,11 @@ class _Run:
         generating = self.settings.generate != "none" and number < self.parts.loop.generating
         with _Clock(seconds, "train"):
             self._train(number, miners=generating)
-        summary: dict[str, Any] = {"round": number, "step": self.learners["main"].step}
+        summary: dict[str, Any] = {
+            "round": number,
+            "step": self.learners["main"].step,
+            "real": len(self.real["main"] if generating else self.everything),
+        }
         with _Clock(seconds, "evaluate"):
             summary |= self._evaluated(number)
         plan = stored.plan()
@@ -215,7 +251,7 @@ class _Run:
         if verdicts is None:
             verdicts = self._drawn_and_judged(number, plan, stored, seconds)
             stored.write_verdicts(verdicts)
-        return summary | _counts(verdicts) | {"seconds": seconds}
+        return summary | counts(verdicts) | {"seconds": seconds}
 
     def _seen(self) -> dict[str, Any]:
         """What each learner trains on before the mined images are merged."""
@@ -235,9 +271,22 @@ class _Run:
             steps = learner.settings.steps
             until = steps if loop.restart else round(steps * (number + 1) / loop.rounds)
             self._restore(name, number)
-            self._train_one(learner, real + synthetic, until, self._file(name, number))
+            pool = real + synthetic
+            if not len(pool):
+                self._wait(learner, number, self._file(name, number))
+            else:
+                self._train_one(learner, pool, until, self._file(name, number))
             if number > 1:
                 self._file(name, number - 2).unlink(missing_ok=True)
+
+    def _wait(self, learner: Learner, number: int, file: Path) -> None:
+        """There is nothing to learn from yet; later rounds make up for the steps."""
+        if number == self.parts.loop.rounds - 1:
+            raise UserError(
+                f"the arm '{self.arm}' has no real images, and no generated one was accepted: "
+                "there is nothing to train on"
+            )
+        learner.save(file)
 
     def _restore(self, name: str, number: int) -> None:
         """From this round's file, or in a new process from the file of the round before."""
@@ -277,7 +326,8 @@ class _Run:
         origin = Origin(number, self.arm, self._state())
         if settings.generate == "guided":
             progress = number / max(parts.loop.generating - 1, 1)
-            return parts.task.propose(self._judged(), parts.train, progress, origin, rng)
+            plan = parts.task.propose(self._judged(), parts.train, progress, origin, rng)
+            return plan if settings.way is None else in_way(plan, settings.way)
         selecting = settings.generate == "selected"
         count = parts.task.budget * settings.pool if selecting else parts.task.candidates
         return parts.task.propose_plain(count, parts.train, origin, rng)
@@ -378,7 +428,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Miner:
-    """A learner, what it trains on, and what it therefore may judge."""
+    """A learner, the real images of its training (if it has any), and those that it may judge."""
 
     learner: str
     seen: Any
@@ -388,11 +438,18 @@ class _Miner:
 def _miners(parts: Parts, settings: ArmSettings) -> list[_Miner]:
     if settings.generate != "guided":
         return []
+    if not settings.real:
+        return [_Miner("main", parts.train, parts.train)]
     if parts.mining.split == "held_out":
         rest, held = held_out(parts.train, parts.mining.share, parts.seed)
         return [_Miner("main", rest, held)]
     pieces = folds(parts.train, parts.mining.folds, parts.seed)
     return [_Miner(f"fold-{k}", rest, fold) for k, (rest, fold) in enumerate(pieces)]
+
+
+def in_way(plan: Sequence[Request], way: str) -> list[Request]:
+    """The same requests, with all that are guided drawn in one way."""
+    return [r if r.steering == PLAIN else replace(r, steering=way) for r in plan]
 
 
 def best(verdicts: Sequence[Verdict], values: Mapping[str, float], count: int) -> list[Verdict]:
@@ -405,7 +462,8 @@ def best(verdicts: Sequence[Verdict], values: Mapping[str, float], count: int) -
     ]
 
 
-def _counts(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def counts(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """How many were drawn and accepted, and why the others were not."""
     return {
         "proposed": sum(verdict.reason != NOT_NEEDED for verdict in verdicts),
         "accepted": sum(verdict.accepted for verdict in verdicts),

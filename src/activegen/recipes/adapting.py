@@ -33,7 +33,7 @@ from activegen.data.crops import cut, cut_mask, random_box, shrunk
 from activegen.data.images import Pixels, RealImages
 from activegen.data.masks import Mask
 from activegen.data.palettes import PALETTES, Palette, paint
-from activegen.data.prompts import Prompts, prompts_for
+from activegen.data.prompts import Prompts
 from activegen.data.scenes import RealScenes
 from activegen.data.splits import few_shot
 from activegen.diffusion import lora
@@ -97,7 +97,7 @@ def adapt(recipe: Recipe, out: Path, observer: Observer = silent) -> dict[str, A
             "images with masks, or take adapt.what 'lora'"
         )
     painting = _painting(recipe, real) if settings.what == CONTROLNET else None
-    prompts = _prompts(recipe, real)
+    prompts = generator.prompts_of(recipe, real.classes)
     generator.check_prompts(place.tokenizer(), prompts, real.classes)
     spec = recipe.model.model_copy(update={"dtype": "float32"})
     model = place.load(spec, generator.device(recipe.model.device))
@@ -324,21 +324,6 @@ def _real(recipe: Recipe) -> Real:
     whole = read_split(recipe.data, split)
     number = split.per_class if isinstance(whole, RealImages) else split.count
     return whole if number is None else few_shot(whole, number, recipe.seed)
-
-
-def _prompts(recipe: Recipe, real: Real) -> Prompts:
-    spec, masks = recipe.prompts, recipe.segmentation
-    return prompts_for(
-        real.classes,
-        spec.templates,
-        spec.words,
-        augment=spec.augment,
-        scenes=spec.scenes or (),
-        attributes=spec.attributes or (),
-        captions=spec.captions,
-        silent=masks.background if masks else (),
-        seed=recipe.seed,
-    )
 
 
 def _background(recipe: Recipe, real: Real) -> frozenset[int]:

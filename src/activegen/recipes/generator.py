@@ -12,16 +12,18 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from activegen.data.prompts import Prompts, bare
+from activegen.data.prompts import Prompts, prompts_for
 from activegen.diffusion.attention import focus
 from activegen.diffusion.control import Control
 from activegen.diffusion.decoders import Decoder, LinearDecoder, TinyDecoder
 from activegen.diffusion.levels import SCHEDULERS
+from activegen.diffusion.lora import Lora
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Sampling
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.loop.task import Real
-from activegen.recipes.schema import ControlSpec, ModelSpec
+from activegen.precision import fast_dtype
+from activegen.recipes.schema import ControlSpec, ModelSpec, Recipe
 from activegen.records import UserError, choose, fingerprint
 from activegen.store.files import open_folder
 from activegen.zoo import LAND_COVER, LAND_COVER_SCENES
@@ -136,12 +138,12 @@ class Place:
     def load(
         self, spec: ModelSpec, device: torch.device, controls: Sequence[ControlSpec] = ()
     ) -> StableDiffusion:
-        """The model, with its ControlNets.
+        """The model, with its LoRAs and ControlNets.
 
         Raises:
             UserError: as `StableDiffusion.load` does.
         """
-        dtype = DTYPES[spec.dtype]
+        dtype = DTYPES.get(spec.dtype) or fast_dtype(device)
         nets = [
             Control.load(
                 Place.of_control(of.path).path, of.scale, of.guess, of.start, of.stop, dtype
@@ -149,7 +151,13 @@ class Place:
             for of in controls
         ]
         return StableDiffusion.load(
-            self.path, device, dtype, spec.attention_size, controls=nets, size=spec.size
+            self.path,
+            device,
+            dtype,
+            spec.attention_size,
+            controls=nets,
+            size=spec.size,
+            loras=[Lora.load(of.path, of.scale) for of in spec.lora or ()],
         )
 
 
@@ -171,6 +179,26 @@ def device(name: str) -> torch.device:
         ) from error
 
 
+def prompts_of(recipe: Recipe, classes: Sequence[str]) -> Prompts:
+    """What a recipe says of its classes.
+
+    Raises:
+        UserError: as `prompts_for` does.
+    """
+    spec, masks = recipe.prompts, recipe.segmentation
+    return prompts_for(
+        classes,
+        spec.templates,
+        spec.words,
+        augment=spec.augment,
+        scenes=spec.scenes or (),
+        attributes=spec.attributes or (),
+        captions=spec.captions,
+        silent=masks.background if masks else (),
+        seed=recipe.seed,
+    )
+
+
 def check_prompts(tokenizer: CLIPTokenizer, prompts: Prompts, classes: Sequence[str]) -> None:
     """Finds every wording's tokens in every prompt.
 
@@ -178,12 +206,11 @@ def check_prompts(tokenizer: CLIPTokenizer, prompts: Prompts, classes: Sequence[
         UserError: a class word is not in its prompt, or behind what the model reads.
     """
     for name in classes:
-        for wording in choose(prompts.words, name, "class"):
-            said = [template.replace("{word}", wording) for template in prompts.templates]
-            try:
-                focus(tokenizer, said, [bare(wording)] * len(said))
-            except UserError as error:
-                raise UserError(f"class '{name}': {error}") from error
+        said, words = zip(*prompts.longest(name), strict=True)
+        try:
+            focus(tokenizer, said, words)
+        except UserError as error:
+            raise UserError(f"class '{name}': {error}") from error
 
 
 def check_sampling(sampling: Sampling) -> None:

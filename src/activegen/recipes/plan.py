@@ -78,6 +78,20 @@ def judge_steps(run: Run) -> int:
     return spec.members * spec.steps if needed and spec.network else 0
 
 
+def pool_of_equal_cost(run: Run) -> int:
+    """Candidates for each image with which selecting takes as long as guiding does here.
+
+    Drawing, and the training of the learners that mine; rounded up.
+
+    Args:
+        run: of a recipe whose arms are "none", "plain" and "guided", as they are called.
+    """
+    pace = measure(run)
+    seconds = {arm.name: pace.seconds(arm) for arm in plan(run)}
+    guided, plain = (seconds[way] - seconds["none"] for way in ("guided", "plain"))
+    return max(math.ceil(guided / plain), 1) if plain > 0 else 1
+
+
 def measure(run: Run) -> Pace:
     """Times one denoiser batch, one backward, one decode and a few learner steps."""
     learner_step = _learner_step(run)

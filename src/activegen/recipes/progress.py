@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from activegen.loop.executor import Executor
+from activegen.tasks.co_training import CoLearner
 from activegen.tasks.learner import Learner, TrainSettings
 from activegen.tasks.pool import Pool
 from activegen.tasks.task_network import TaskNetwork
@@ -48,8 +49,9 @@ class WatchedLearner(Learner):
         settings: TrainSettings,
         device: Any,
         tell: Callable[[int, int], None],
+        **more: Any,
     ):
-        super().__init__(model, settings, device)
+        super().__init__(model, settings, device, **more)
         self._tell = tell
 
     def train(
@@ -67,6 +69,10 @@ class WatchedLearner(Learner):
                 on_step(step, loss)
 
         return super().train(pool, until_step, told)
+
+
+class WatchedCoLearner(WatchedLearner, CoLearner):
+    """Two that teach one another, and tell of each step."""
 
 
 @dataclass(frozen=True)

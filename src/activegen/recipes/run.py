@@ -3,6 +3,7 @@
 ```
 <run>/recipe.yaml            resolved, with all overrides
 <run>/environment.json       versions and machine
+<run>/prompts.json           words of the classes, where there are more than the recipe has
 <run>/judge/                 weights of the model that checks labels
 <run>/decoder/               a fitted decoder, where the recipe has one
 <run>/arms/<arm>/store/      what was generated
@@ -25,7 +26,7 @@ import time
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,13 +34,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from activegen.data.palettes import PALETTES, Palette
-from activegen.data.prompts import Prompts, prompts_for
+from activegen.data.prompts import Prompts
 from activegen.data.scenes import RealScenes
 from activegen.data.splits import folds
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.guidance import Inpaint, MemoryBank
+from activegen.loop.annotating import Annotating, Screened
 from activegen.loop.classifying import Classifying
 from activegen.loop.executor import LocalExecutor
 from activegen.loop.judging import Believed, Judge, JudgeSettings, LabelCheck, trusting
@@ -49,15 +51,24 @@ from activegen.loop.rounds import ArmSettings, Learners, Parts, active_generatio
 from activegen.loop.segmenting import Painting, Segmenting
 from activegen.loop.task import Real, Task
 from activegen.recipes import data, generator, steering
-from activegen.recipes.progress import Event, Observer, WatchedExecutor, WatchedLearner, silent
+from activegen.recipes.progress import (
+    Event,
+    Observer,
+    WatchedCoLearner,
+    WatchedExecutor,
+    WatchedLearner,
+    silent,
+)
 from activegen.recipes.schema import ControlSpec, Recipe
 from activegen.records import TaskModel, UserError, choose, fingerprint
 from activegen.store import Store
 from activegen.store.files import open_folder
+from activegen.tasks.co_training import Pair
 from activegen.tasks.committee import Committee
 from activegen.tasks.learner import Learner
 from activegen.tasks.networks import build
 from activegen.tasks.seeding import seeded
+from activegen.tasks.segmenter import Segmenter
 from activegen.tasks.segmenters import build_segmenter
 from activegen.tasks.task_network import TaskNetwork
 
@@ -101,11 +112,17 @@ class Run:
         steering.check_gradients(self.recipe.guidance, self.recipe.sampling.num_steps)
         if self.generates:
             generator.check_prompts(self.place.tokenizer(), self.prompts, classes)
-            if self.place.folder is None:
+            if self.place.folder is None or self.recipe.model.lora:
                 self.model()
         if self._judged:
+            if not len(self.data.train):
+                raise UserError(
+                    f"{self.data.train.name} has no image to train a judge on; set "
+                    "segmentation.judge.network to ''"
+                )
             self._network(self.judging.network, False, "judge", 0)
         for arm in self.recipe.arms:
+            self.train(arm)
             root = self.folder / "arms" / arm / "store"
             if (root / "store.json").exists():
                 Store.create_or_open(str(root), self.fingerprint(arm), classes)
@@ -118,17 +135,27 @@ class Run:
         """
         begun = time.monotonic()
         self.check()
-        self._write("recipe.yaml", self.recipe.yaml())
-        self._write("environment.json", _json(environment()))
-        arms = {arm: self._arm(arm, settings) for arm, settings in self.recipe.arms.items()}
+        self.record()
+        arms = {arm: self.arm(arm) for arm in self.recipe.arms}
+        return self.conclude(arms, time.monotonic() - begun)
+
+    def conclude(self, arms: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Writes ``result.json``; what it holds."""
         result = {
             "recipe": self.recipe.name,
             "seed": self.recipe.seed,
             "arms": arms,
-            "seconds": round(time.monotonic() - begun, 1),
+            "seconds": round(seconds, 1),
         }
         self._write("result.json", _json(result))
         return result
+
+    def record(self) -> None:
+        """Writes down the recipe, the machine, and the words where they are files of their own."""
+        self._write("recipe.yaml", self.recipe.yaml())
+        self._write("environment.json", _json(environment()))
+        if self.generates and self.prompts.varied:
+            self._write("prompts.json", _json(self.prompts.record()))
 
     @cached_property
     def data(self) -> data.Data:
@@ -140,8 +167,7 @@ class Run:
     @cached_property
     def prompts(self) -> Prompts:
         """Of the classes."""
-        spec = self.recipe.prompts
-        return prompts_for(self.data.train.classes, spec.templates, spec.words)
+        return generator.prompts_of(self.recipe, self.data.train.classes)
 
     @cached_property
     def task(self) -> Task:
@@ -157,14 +183,15 @@ class Run:
             palette = Palette.own(classes) if of.palette == "own" else PALETTES[of.palette]
             palette.of(classes, of.ontology)
             paintings.append(Painting(palette, of.ontology))
-        return Segmenting(
-            (height, width),
-            self.prompts,
-            spec.proposal,
-            tuple(paintings),
-            spec.objects,
-            frozenset(choose(known, name, "class") for name in spec.background),
-        )
+        made: dict[str, Any] = {
+            "size": (height, width),
+            "prompts": self.prompts,
+            "proposal": spec.proposal,
+            "paintings": tuple(paintings),
+            "things": spec.objects,
+            "background": frozenset(choose(known, name, "class") for name in spec.background),
+        }
+        return Segmenting(**made) if spec.text is None else Annotating(**made, annotation=spec.text)
 
     @cached_property
     def place(self) -> generator.Place:
@@ -201,8 +228,20 @@ class Run:
         settings = self.recipe.arms[arm]
         places = [] if settings.generate == "none" else [self.place, *self.control_places]
         model = [place.fingerprint for place in places]
-        own = asdict(settings)
-        return fingerprint([self.recipe.fingerprint, self.data.fingerprint, model, own])
+        if places and self.prompts.varied:  # words and captions are files of their own
+            model.append(self.prompts.fingerprint)
+        made_of = [self.recipe.fingerprint, self.data.fingerprint, model, asdict(settings)]
+        if settings.more_real:
+            made_of.append(data.labelled(self.train(arm)))
+        return fingerprint(made_of)
+
+    def train(self, arm: str) -> Real:
+        """The labelled real images of an arm.
+
+        Raises:
+            UserError: it asks for more than there are.
+        """
+        return self.data.with_more(self.recipe.arms[arm].more_real)
 
     def model(self) -> StableDiffusion:
         """The diffusion model, loaded once."""
@@ -216,17 +255,29 @@ class Run:
         return generator.device(self.recipe.model.device)
 
     def network(self) -> TaskNetwork:
-        """The untrained classifier or segmenter; the same in each arm."""
+        """The untrained classifier or segmenter, or a pair of them; the same in each arm."""
         spec = self.recipe.learner
-        return self._network(spec.network, spec.pretrained, "learner", 0)
+        first = self._network(spec.network, spec.pretrained, "learner", 0)
+        if spec.co_training is None:
+            return first
+        second = self._network(spec.network, spec.pretrained, "learner", 1)
+        return Pair(cast(Segmenter, first), cast(Segmenter, second))
 
     def learner(self, arm: str = "") -> Learner:
-        """An untrained learner; the same in each arm."""
+        """An untrained learner; the same in each arm, but for an augmentation of the arm's own."""
         settings = self.recipe.training
         settings = replace(settings, seed=settings.seed + self.recipe.seed)
+        other = self.recipe.arms[arm].augmentation if arm else None
+        if other is not None:
+            settings = replace(settings, augmentation=other)
         # in evaluation mode: one that is read from a file may judge before it is trained on
-        network = self.network().eval()
-        return WatchedLearner(network, settings, self.device, self._tell("train", arm))
+        network, tell = self.network().eval(), self._tell("train", arm)
+        spec, task = self.recipe.learner.co_training, self.task
+        if spec is None:
+            return WatchedLearner(network, settings, self.device, tell)
+        assert isinstance(task, Segmenting)
+        more: dict[str, Any] = {"co_training": spec, "background": task.background}
+        return WatchedCoLearner(network, settings, self.device, tell, **more)
 
     def ways(self, learners: Learners) -> dict[str, list[Any]]:
         """Ways of drawing by name."""
@@ -246,9 +297,18 @@ class Run:
         found = self.data
         if not settings.judge:
             return trusting(found.forbidden)
-        return Judge(self._label_check(), found.forbidden, found.real)
+        real = found.real
+        if settings.more_real:
+            real = data.thumbnails(found.with_more(settings.more_real))
+        return Judge(self._label_check(), found.forbidden, real)
 
     def _label_check(self) -> LabelCheck | None:
+        believed = self._believed()
+        if isinstance(self.task, Annotating):
+            return Screened(self.task.annotation.screen, self.task.rest, believed)
+        return believed
+
+    def _believed(self) -> LabelCheck | None:
         model, spec = self.label_model, self.judging
         if model is None:
             return None
@@ -305,12 +365,17 @@ class Run:
             return train, train
         return folds(train, members, self.recipe.seed)[member]
 
+    def judge_learnt_from(self) -> tuple[Real, ...]:
+        """The labelled images of each model that checks labels."""
+        members = self.judging.members if self.judging.network else 0
+        return tuple(self._seen_by(member)[0] for member in range(members))
+
     def parts(self, arm: str) -> Parts:
         """What the loop needs for an arm."""
         recipe, found = self.recipe, self.data
         return Parts(
             task=self.task,
-            train=found.train,
+            train=self.train(arm),
             test=found.test,
             learner=lambda: self.learner(arm),
             model=self.model,
@@ -364,16 +429,25 @@ class Run:
             ) from error
         return network
 
-    def _arm(self, arm: str, settings: ArmSettings) -> dict[str, Any]:
-        folder = self.folder / "arms" / arm
+    def finished(self, arm: str) -> bool:
+        """Whether nothing of an arm is left to do."""
+        return (self.folder / "arms" / arm / "model.safetensors").exists()
+
+    def arm(self, arm: str) -> dict[str, Any]:
+        """Carries out one arm, or what is left of it; its part of ``result.json``.
+
+        Raises:
+            UserError: what the loop finds on its way.
+        """
+        folder, settings = self.folder / "arms" / arm, self.recipe.arms[arm]
         rounds: list[dict[str, Any]] = []
         total = self.recipe.loop.rounds
         loop = active_generation(self.parts(arm), arm, settings, folder, self.fingerprint(arm))
         for summary in loop:
             rounds.append(summary)
             self.observer(Event("round", len(rounds), total, arm, summary))
-        if not (folder / "model.safetensors").exists():
-            learner = self.learner()
+        if not self.finished(arm):
+            learner = self.learner(arm)
             learner.load(folder / "learners" / f"{total - 1:04d}-main.safetensors")
             weights = {k: v.contiguous() for k, v in learner.averaged.cpu().state_dict().items()}
             about = {
@@ -425,7 +499,8 @@ class Run:
 
     def _check_ways(self) -> None:
         """The loop asks for ways of drawing by name."""
-        if all(settings.generate != "guided" for settings in self.recipe.arms.values()):
+        arms = self.recipe.arms.values()
+        if all(of.generate != "guided" or of.way is not None for of in arms):
             return
         adversarial = self.recipe.proposal.adversarial_share > 0
         of_masks = self.recipe.segmentation is not None

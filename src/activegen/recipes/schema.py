@@ -7,17 +7,23 @@ import importlib.resources
 import re
 import types
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from activegen.data.captions import CaptionSettings
 from activegen.data.palettes import PALETTES
+from activegen.data.prompts import TEMPLATES
 from activegen.data.readers import READERS, SCENE_READERS
+from activegen.data.vocabulary import AugmentSettings
+from activegen.diffusion.lora import content
+from activegen.diffusion.pseudo_masks import PRESETS
 from activegen.diffusion.sampling import Sampling
+from activegen.loop.annotating import AnnotationSettings
 from activegen.loop.judging import JudgeSettings
 from activegen.loop.judging_masks import MaskJudgeSettings
 from activegen.loop.mining import MiningSettings
@@ -25,13 +31,15 @@ from activegen.loop.objects import ObjectSettings
 from activegen.loop.proposing import PLAIN, ProposalSettings
 from activegen.loop.proposing_masks import MaskProposalSettings
 from activegen.loop.rounds import ArmSettings, LoopSettings
+from activegen.recipes.adaptation import AdaptSettings
 from activegen.recipes.steering import Guidance, OneOf, Spec
 from activegen.records import UnknownWord, UserError, choose, fingerprint
+from activegen.tasks.co_training import CoTraining
 from activegen.tasks.learner import TrainSettings
 
 MAX_BYTES = 1_000_000  # of a recipe
 LAYOUT = "data layout"
-RENDERED = ("world", "world_scenes")  # layouts without a path
+RENDERED = ("world", "world_scenes", "classes")  # layouts without a path
 Side = Annotated[int, Field(ge=8)]  # pixels
 
 
@@ -40,10 +48,14 @@ class SplitSpec(Spec):
 
     Args:
         split: its name, as the layout has it.
+        layout, path: where it is stored otherwise than the rest of the data; null is not. With
+            a layout of its own it has the options of its own alone.
         options: of the reader, for this split alone.
     """
 
     split: str
+    layout: str | None = None
+    path: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -64,8 +76,8 @@ class TestSplit(SplitSpec):
     """What figures are measured on.
 
     Args:
-        limit: images of each class at most (of images with masks, in all), drawn by the seed; null
-            takes all.
+        limit: images of each class at most (of images with masks, in all), the same for every
+            seed; null takes all.
     """
 
     __test__ = False  # no test of pytest
@@ -97,10 +109,23 @@ class DataSpec(Spec):
 
     @model_validator(mode="after")
     def _read_from(self) -> "DataSpec":
-        choose({**READERS, **SCENE_READERS}, self.layout, LAYOUT)
-        if self.layout not in RENDERED and not self.path:
-            raise UserError("data.path is missing; add --set data.path=<where your images are>")
+        for split in self.splits():
+            layout, path, _ = self.of(split)
+            choose({**READERS, **SCENE_READERS}, layout, LAYOUT)
+            if layout not in RENDERED and not path:
+                raise UserError("data.path is missing; add --set data.path=<where your images are>")
         return self
+
+    def splits(self) -> list[SplitSpec]:
+        """Those that are read."""
+        return [split for split in (self.train, self.test, self.val) if split is not None]
+
+    def of(self, split: SplitSpec) -> tuple[str, str, dict[str, Any]]:
+        """Layout, path and options of a split."""
+        path = self.path if split.path is None else split.path
+        if split.layout is None:
+            return self.layout, path, {**self.options, **split.options}
+        return split.layout, path, split.options
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -114,10 +139,30 @@ class PromptSpec(Spec):
     Args:
         templates: texts with ``{word}`` where the class is named.
         words: wordings by class; a class without is called as its name reads.
+        augment: synonyms and kinds of the classes; null has none.
+        scenes: for ``{scene}`` in a template.
+        attributes: for ``{attribute}`` directly before ``{word}``.
+        captions: texts beside the templates; null has none.
     """
 
-    templates: tuple[str, ...] = ("a photo of {word}",)
+    templates: tuple[str, ...] = TEMPLATES
     words: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    augment: AugmentSettings | None = None
+    scenes: tuple[str, ...] | None = None
+    attributes: tuple[str, ...] | None = None
+    captions: CaptionSettings | None = None
+
+
+class LoraSpec(Spec):
+    """A LoRA.
+
+    Args:
+        path: a folder with one safetensors file, or the file.
+        scale: of its change; 0 is without it.
+    """
+
+    path: str
+    scale: float = 1.0
 
 
 class ModelSpec(Spec):
@@ -125,19 +170,26 @@ class ModelSpec(Spec):
 
     Args:
         path: "embedded", a folder in diffusers' layout, or a Hub id where there is a network.
-        dtype: of its weights.
+        dtype: of its weights; "auto" is bfloat16 where that is fast, else float32.
         device: "auto" takes a GPU where there is one; the learner is on the same.
         decoder: for pictures that gradients see: "full", "linear" or "tiny:<folder>".
         attention_size: height of the attention maps to read; null is a quarter of the latents.
         size: height and width of the pictures that it draws; null is what it was made for.
+        lora: a path, or a list of LoRAs; null adds none.
     """
 
     path: str = "embedded"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
     decoder: str = "full"
     attention_size: int | None = None
     size: tuple[int, int] | None = None
+    lora: tuple[LoraSpec, ...] | None = None
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _one(cls, given: Any) -> Any:
+        return [{"path": given}] if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _known(self) -> "ModelSpec":
@@ -179,6 +231,8 @@ class SegmentationSpec(Spec):
         controls: ControlNets that draw an image for a mask.
         proposal, judge, objects: settings.
         background: names of classes that are never asked for.
+        text: masks are read out of the attention, and no ControlNet is needed; null draws for real
+            masks.
     """
 
     controls: tuple[ControlSpec, ...] = (ControlSpec(),)
@@ -186,6 +240,34 @@ class SegmentationSpec(Spec):
     judge: MaskJudgeSettings = MaskJudgeSettings()
     objects: ObjectSettings = ObjectSettings()
     background: tuple[str, ...] = ()
+    text: AnnotationSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled(cls, given: Any) -> Any:
+        """Text alone has no mask to show to a ControlNet; a name stands for a preset."""
+        text = given.get("text") if isinstance(given, dict) else None
+        if text is None:
+            return given
+        if isinstance(text, dict) and isinstance(name := text.get("masks"), str):
+            preset = choose(PRESETS, name, "segmentation.text.masks")
+            text = {**text, "masks": asdict(preset.masks)}
+        return {"controls": (), **given, "text": text}
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SegmentationSpec":
+        if self.text is None:
+            return self
+        if self.controls or self.proposal.objects:
+            raise UserError(
+                "segmentation.text makes images without a mask: take controls and proposal.objects "
+                "out, which need one"
+            )
+        if len(self.background) > 1:
+            raise UserError(
+                "segmentation.text has one class for all that no word names; give one background"
+            )
+        return self
 
 
 class LearnerSpec(Spec):
@@ -195,10 +277,12 @@ class LearnerSpec(Spec):
         network: "small", "timm:<model>" (of masks "smp:<architecture>/<encoder>" or
             "transformers:<architecture>") or "<module>:<factory>".
         pretrained: start from timm's weights.
+        co_training: of masks, train two of it that teach one another; null trains one.
     """
 
     network: str = "small"
     pretrained: bool = False
+    co_training: CoTraining | None = None
 
 
 ARMS = {
@@ -218,6 +302,7 @@ class Recipe(Spec):
         guidance: ways of drawing by name; "plain" always is there and has no terms.
         segmentation: labels are masks; with it ``proposal`` and ``judge`` are inside it.
         arms: what to compare, in this order.
+        adapt: how to train the generator on; a run does without.
     """
 
     name: str = Field("unnamed", pattern=r"^[\w.\-]+$")
@@ -235,15 +320,32 @@ class Recipe(Spec):
     judge: JudgeSettings = JudgeSettings()
     loop: LoopSettings = LoopSettings()
     arms: dict[str, ArmSettings] = Field(ARMS, min_length=1)
+    adapt: AdaptSettings | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
-        choose(READERS if self.segmentation is None else SCENE_READERS, self.data.layout, LAYOUT)
+        readers = READERS if self.segmentation is None else SCENE_READERS
+        for split in self.data.splits():
+            choose(readers, self.data.of(split)[0], LAYOUT)
         if self.segmentation is not None:
             for key in self.model_fields_set & {"proposal", "judge"}:
                 raise UserError(f"'{key}' is for labels of classes; write segmentation.{key}")
         elif isinstance(self.data.size, tuple):
             raise UserError("data.size is one number for images of a class")
+        space = 0 if self.segmentation is None else 2
+        self.training.check_fits(space)
+        if self.learner.co_training is not None:
+            self.learner.co_training.check_fits(self.training, space)
+        if self.segmentation is not None and self.segmentation.text is not None:
+            for arm, settings in self.arms.items():
+                if settings.generate == "guided":
+                    raise UserError(
+                        f"the arm '{arm}' is guided, for which segmentation.text has no masks; "
+                        "let it generate plain or selected"
+                    )
+        for arm, settings in self.arms.items():
+            if settings.way is not None:
+                choose(self.guidance, settings.way, f"way of guidance of the arm '{arm}'")
         if PLAIN in self.guidance:
             raise UserError("guidance.plain has no terms; give your way of drawing another name")
         for arm in self.arms:
@@ -253,7 +355,10 @@ class Recipe(Spec):
 
     def plain(self) -> dict[str, Any]:
         """As JSON-able values, without what is null; reading them gives the same recipe."""
-        return self.model_dump(mode="json", exclude_none=True)
+        values = self.model_dump(mode="json", exclude_none=True)
+        if self.segmentation is not None:  # which has them inside
+            del values["proposal"], values["judge"]
+        return values
 
     def yaml(self) -> str:
         """As a file that gives the same recipe."""
@@ -261,16 +366,23 @@ class Recipe(Spec):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of all settings but name, device, the two paths and the arms.
+        """Of all settings but name, device, paths, the arms and ``adapt``.
 
         What the paths lead to is named by its content, and each arm by its own settings, in
         :meth:`activegen.recipes.run.Run.fingerprint`.
         """
-        decisive = {k: v for k, v in self.plain().items() if k not in ("name", "arms")}
-        decisive["data"] = {k: v for k, v in decisive["data"].items() if k != "path"}
+        decisive = {k: v for k, v in self.plain().items() if k not in ("name", "arms", "adapt")}
+        decisive["data"] = _pathless(decisive["data"])
+        for split in decisive["data"].keys() & {"train", "test", "val"}:
+            decisive["data"][split] = _pathless(decisive["data"][split])
         decisive["model"] = {
             k: v for k, v in decisive["model"].items() if k not in ("path", "device")
         }
+        if self.model.lora:
+            decisive["model"]["lora"] = [[content(of.path), of.scale] for of in self.model.lora]
+        if self.prompts.captions is not None:
+            captions = {k: v for k, v in decisive["prompts"]["captions"].items() if k != "path"}
+            decisive["prompts"] = {**decisive["prompts"], "captions": captions}
         if self.segmentation is not None:
             controls = decisive["segmentation"]["controls"]
             without = [{k: v for k, v in of.items() if k != "path"} for of in controls]
@@ -330,6 +442,10 @@ def keys(kind: Any = Recipe, above: str = "") -> list[str]:
         for stars, part in _parts(inner):
             found += keys(part, f"{path}.{stars}")
     return found
+
+
+def _pathless(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if k != "path"}
 
 
 def _text(path_or_name: str) -> tuple[str, str]:

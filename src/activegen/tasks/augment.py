@@ -162,6 +162,9 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "none": Augmentation(),
     "flips": Augmentation((LEFT_RIGHT, UP_DOWN)),
     "land_cover": Augmentation((LEFT_RIGHT, UP_DOWN, TURN, _crop(0.7), _jitter(0.15))),
+    "land_cover_strong": Augmentation(
+        (LEFT_RIGHT, UP_DOWN, TURN, _crop(0.35), _jitter(0.3), PerGroup(lambda _: _Erase(0.25)))
+    ),
     "photo": Augmentation((LEFT_RIGHT, _crop(0.7), _jitter(0.3), PerGroup(lambda _: _Erase(0.25)))),
     "street": Augmentation((LEFT_RIGHT, _zoom(0.25, 1.5), _jitter(0.3))),
 }

@@ -1,0 +1,130 @@
+"""The packaged comparisons, and their tables for ``docs/results/``.
+
+    python benchmarks/results.py --seeds 5 --out runs/results --docs docs/results
+
+EuroSAT is compared where ``--eurosat`` says where it is. A comparison that was stopped goes on with
+the same command. ``--only publish`` computes nothing and writes the tables of what is there.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from activegen.recipes.comparing import FILE
+from activegen.report.comparison import amount, between
+from activegen.report.words import NONE, percent, points
+
+PUBLISH = "publish"
+COMPARISONS = {  # recipe and arms; "" takes the recipe's own
+    "world": ("demo", "all"),
+    "scenes": ("demo_segmentation", "all"),
+    "ablation_actgen": ("ablation_actgen", ""),
+    "ablation_scores": ("ablation_scores", ""),
+}
+SHOTS = (4, 16, 64)  # labelled images of each class of EuroSAT
+
+
+def comparisons(eurosat: str) -> dict[str, list[str]]:
+    """Words behind ``activegen compare`` by the name of what comes of them."""
+    found = {
+        name: [recipe, *(["--arms", arms] if arms else [])]
+        for name, (recipe, arms) in COMPARISONS.items()
+    }
+    for shots in SHOTS if eurosat else ():
+        sets = [f"data.path={eurosat}", f"data.train.per_class={shots}"]
+        words = [word for value in sets for word in ("--set", value)]
+        found[f"eurosat_{shots}"] = ["eurosat", "--arms", "all", *words]
+    return found
+
+
+def carry_out(words: list[str], seeds: int, out: Path, budget: float | None) -> None:
+    command = [sys.executable, "-m", "activegen", "compare", *words]
+    command += ["--seeds", str(seeds), "--out", str(out)]
+    command += [] if budget is None else ["--budget", f"{budget:g}"]
+    subprocess.run(command, check=True)
+
+
+def publish(out: Path, docs: Path) -> list[str]:
+    """Copies each comparison under ``out`` as JSON and as a table; the names of them."""
+    docs.mkdir(parents=True, exist_ok=True)
+    names = sorted(file.parent.name for file in out.glob(f"*/{FILE}"))
+    for name in names:
+        text = (out / name / FILE).read_text(encoding="utf-8")
+        (docs / f"{name}.json").write_text(text, encoding="utf-8")
+        (docs / f"{name}.md").write_text(table(name, json.loads(text)), encoding="utf-8")
+    index = "# Results\n\nMade by `make results`; do not edit.\n\n"
+    index += "".join(f"- [{name}]({name}.md), [all numbers]({name}.json)\n" for name in names)
+    (docs / "README.md").write_text(index, encoding="utf-8")
+    return names
+
+
+def table(name: str, made: Mapping[str, Any]) -> str:
+    """Markdown of one comparison."""
+    arms, figure = made["arms"], made["figure"]
+    lines = [f"# {name}", "", f"    {made['command']}", ""]
+    lines += [f"Seeds {', '.join(map(str, made['seeds']))}; {_machine(made['environment'])}.", ""]
+    lines += [f"- {notice}" for notice in made["notices"]]
+    head = ["arm", figure, "against", "difference", "95 % interval", "verdict", "seeds needed"]
+    rows = []
+    for of in made["comparisons"]:
+        needed = of["seeds_needed"]
+        cells = [of["arm"], percent(arms[of["arm"]]["mean"]), of["baseline"]]
+        cells += [points(of["difference"]), between(of["interval"]), of["verdict"]]
+        rows.append([*cells, NONE if needed is None else f"{needed:.0f}"])
+    base = made["baseline"]
+    first = [base, percent(arms[base]["mean"])] if base in arms else []
+    lines += ["", *_grid(head, [first + [""] * (len(head) - len(first)), *rows])]
+    head = ["arm", "images", f"to reach {base}", "in unguided images", "in real images", "seconds"]
+    rows = [
+        [
+            arm,
+            str(max(of["images"].values())),
+            amount(of["images_to_reach"].get(base)),
+            amount(of["worth_in_unguided"], 2),
+            amount(of["worth_in_real"], 3),
+            f"{of['cost']['seconds']:.0f}",
+        ]
+        for arm, of in arms.items()
+        if of["settings"]["generate"] != "none"
+    ]
+    if rows:
+        lines += ["", "What a synthetic image is worth:", "", *_grid(head, rows)]
+    lines += [""] + [f"- {arm}: {of['words']}" for arm, of in made["stop"].items()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _grid(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines]
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    gpu = environment["gpu"] or "no GPU"
+    versions = ", ".join(f"{name} {of}" for name, of in environment["versions"].items())
+    return f"{environment['cpus']} cores, {gpu}, {environment['platform']}; {versions}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--budget", type=float, help="seconds for each comparison")
+    parser.add_argument("--eurosat", default="", help="folder of its parquet files")
+    parser.add_argument("--out", type=Path, default=Path("runs/results"))
+    parser.add_argument("--docs", type=Path, default=Path("docs/results"))
+    parser.add_argument("--only", help=f"one comparison, or {PUBLISH}")
+    given = parser.parse_args()
+    known = comparisons(given.eurosat)
+    if given.only not in (None, PUBLISH, *known):
+        parser.error(f"--only is one of: {', '.join([*known, PUBLISH])}")
+    for name, words in known.items():
+        if given.only in (None, name):
+            carry_out(words, given.seeds, given.out / name, given.budget)
+    print("\n".join(publish(given.out, given.docs)))
+
+
+if __name__ == "__main__":
+    main()

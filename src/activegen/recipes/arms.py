@@ -1,0 +1,112 @@
+"""The arms that a comparison usually has, so that a recipe need not write them.
+
+To add one, write a function here and its name in `STANDARD`.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from activegen.loop.rounds import ArmSettings
+from activegen.recipes.plan import pool_of_equal_cost
+from activegen.recipes.run import Run
+from activegen.recipes.schema import Recipe, parse
+from activegen.records import UserError, choose
+from activegen.store.files import open_folder, parse_json
+
+ALL = "all"  # every arm of `STANDARD`
+POOL = "pool.json"
+STRONGER = {
+    "none": "photo",
+    "flips": "photo",
+    "land_cover": "land_cover_strong",
+    "photo": "street",
+}
+
+
+def _augmented(recipe: Recipe, folder: Path) -> ArmSettings:
+    own = recipe.training.augmentation
+    if own not in STRONGER:
+        raise UserError(
+            f"there is no augmentation that is stronger than '{own}'; say which the arm shall have:"
+            " --set 'arms.augmented={generate: none, augmentation: photo}'"
+        )
+    return ArmSettings("none", augmentation=STRONGER[own])
+
+
+def _selected(recipe: Recipe, folder: Path) -> ArmSettings:
+    """As many candidates as take the time of guiding, measured once for a folder."""
+    files = open_folder(str(folder))
+    known = files.read(POOL)
+    if known is None:
+        ways = {way: ArmSettings(way) for way in ("none", "plain", "guided")}
+        run = Run(with_arms(recipe, ways), folder / "measured")
+        run.check()
+        known = json.dumps({"pool": pool_of_equal_cost(run)}).encode()
+        files.write(POOL, known)
+    return ArmSettings("selected", judge=False, pool=parse_json(known, POOL)["pool"])
+
+
+def _more_real(recipe: Recipe, folder: Path) -> ArmSettings:
+    few = recipe.data.train.count if recipe.segmentation else recipe.data.train.per_class
+    if few is None:
+        raise UserError(
+            "the arm more_real has no more real images: the recipe trains on all of them; set "
+            "data.train.per_class (of masks data.train.count)"
+        )
+    return ArmSettings("none", more_real=few)
+
+
+def _always(settings: ArmSettings) -> Callable[[Recipe, Path], ArmSettings]:
+    return lambda recipe, folder: settings
+
+
+STANDARD: Mapping[str, Callable[[Recipe, Path], ArmSettings]] = {
+    "real_only": _always(ArmSettings("none")),
+    "augmented": _augmented,
+    "unguided": _always(ArmSettings("plain", judge=False)),
+    "selected": _selected,
+    "guided": _always(ArmSettings("guided", judge=False)),
+    "guided_judged": _always(ArmSettings("guided")),
+    "more_real": _more_real,
+    "synthetic_only": _always(ArmSettings("plain", judge=False, real=False)),
+}
+
+
+def with_named_arms(recipe: Recipe, names: Sequence[str], folder: Path) -> Recipe:
+    """The recipe with these arms: its own where it has one of the name, else a standard one.
+
+    Args:
+        recipe: to compare the arms under.
+        names: of them, in this order; none takes the recipe's own, "all" every standard one.
+        folder: of the comparison, where a measured pool is kept.
+
+    Raises:
+        UserError: an unknown name, one that is there twice, or an arm that does not fit the recipe.
+    """
+    wanted = [one for name in names for one in (STANDARD if name == ALL else [name])]
+    wanted = wanted or list(recipe.arms)
+    if twice := sorted({name for name in wanted if wanted.count(name) > 1}):
+        raise UserError(f"the arm '{twice[0]}' is named twice; name each once")
+    for name in wanted:
+        choose({**STANDARD, **recipe.arms}, name, "arm")
+    chosen = {
+        name: recipe.arms[name] if name in recipe.arms else STANDARD[name](recipe, folder)
+        for name in wanted
+    }
+    return with_arms(recipe, chosen)
+
+
+def with_arms(recipe: Recipe, arms: Mapping[str, ArmSettings]) -> Recipe:
+    """The same recipe with other arms."""
+    return _changed(recipe, "arms", {name: asdict(of) for name, of in arms.items()})
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    """The same recipe with another seed."""
+    return _changed(recipe, "seed", seed)
+
+
+def _changed(recipe: Recipe, key: str, value: object) -> Recipe:
+    return parse({**recipe.plain(), key: value}, f"the recipe '{recipe.name}'")

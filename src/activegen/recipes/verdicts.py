@@ -1,0 +1,315 @@
+"""From the results of runs to what they show, as JSON-able values."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any, TypeVar
+
+from activegen.loop.rounds import ArmSettings
+from activegen.proof.curves import Amount, Track, amount_needed, curve, worth
+from activegen.proof.statistics import Comparison, Figures, holm
+from activegen.proof.statistics import compare as compared
+from activegen.proof.stopping import Standing, StopRule, standing
+from activegen.recipes.schema import Recipe
+from activegen.records import UserError
+
+REFERENCE = ("real_only", "unguided")  # names of the arms that others are compared with
+NO_DIFFERENCE: dict[str, Any] = {"difference": None, "interval": None}
+Arms = Mapping[str, ArmSettings]
+Results = Mapping[int, Mapping[str, Any]]  # by seed, by arm, as in result.json
+T = TypeVar("T")
+
+
+def baseline_of(arms: Arms) -> str:
+    """The arm that all others are compared with: real images alone, or the first."""
+    alone = [
+        name for name, of in arms.items() if of == ArmSettings("none", of.judge, of.pool, of.by)
+    ]
+    return _first([name for name in arms if name == REFERENCE[0]] + alone + list(arms))
+
+
+def unguided_of(arms: Arms) -> str | None:
+    """The arm that those are compared with which choose what to draw; None without one."""
+    plain = [name for name, of in arms.items() if of.generate == "plain" and of.real]
+    named = [name for name in plain if name == REFERENCE[1]]
+    return _first(named + plain) if plain else None
+
+
+def pairs_of(arms: Arms) -> list[tuple[str, str]]:
+    """(arm, what it is compared with): each with the baseline, and what chooses with unguided."""
+    base, unguided = baseline_of(arms), unguided_of(arms)
+    pairs = [(arm, base) for arm in arms if arm != base]
+    if unguided is not None and unguided != base:
+        choosing = [arm for arm, of in arms.items() if of.generate in ("selected", "guided")]
+        pairs += [(arm, unguided) for arm in choosing if arm != base]
+    return pairs
+
+
+def stated(recipe: Recipe, results: Results) -> dict[str, Any]:
+    """Figures of each arm, differences with their verdicts, curves, amounts, the stop rule."""
+    arms = {
+        name: of for name, of in recipe.arms.items() if any(name in r for r in results.values())
+    }
+    by_arm = {name: {s: r[name] for s, r in results.items() if name in r} for name in arms}
+    base, unguided = baseline_of(recipe.arms), unguided_of(recipe.arms)
+    figures = {name: _figures(of) for name, of in by_arm.items()}
+    comparisons = holm(
+        [_pair(figures, *pair) for pair in pairs_of(recipe.arms) if _common(by_arm, *pair)]
+    )
+    notices = []
+    if not recipe.loop.restart and any(of.generate != "none" for of in arms.values()):
+        notices.append(
+            "the learner goes on from round to round, so points of a curve with fewer images have "
+            "fewer steps too, and the images that an arm needs to reach a figure are upper bounds; "
+            "loop.restart=true compares all at the same steps"
+        )
+    return {
+        "figure": _any(by_arm)["figure"],
+        "baseline": base,
+        "unguided": unguided,
+        "arms": {
+            name: _arm(name, arms[name], by_arm, base, unguided, _more_real(arms)) for name in arms
+        },
+        "comparisons": [_told(of) for of in comparisons],
+        "stop": _stops(arms, by_arm, unguided),
+        "notices": notices,
+    }
+
+
+def _arm(
+    name: str,
+    settings: ArmSettings,
+    by_arm: Mapping[str, Mapping[int, Any]],
+    base: str,
+    unguided: str | None,
+    more_real: str | None,
+) -> dict[str, Any]:
+    mine = by_arm[name]
+    figures = _figures(mine)
+    by_images, by_seconds = (
+        {seed: track(of) for seed, of in mine.items()} for track in (_by_images, _by_seconds)
+    )
+    others = [other for other in (base, unguided) if other and other in by_arm and other != name]
+    drawn = settings.generate != "none"
+    return {
+        "settings": asdict(settings),
+        "figures": figures,
+        "mean": fmean(figures.values()),
+        "per_class": _per_class(mine, by_arm.get(base, {}) if name != base else {}),
+        "worst_class": _worst(name, by_arm, base),
+        "ece": fmean(of["ece"] for of in mine.values()),
+        "images": {seed: of["images"] for seed, of in mine.items()},
+        "proposed": {seed: of["proposed"] for seed, of in mine.items()},
+        "steps": sorted({of["steps"] for of in mine.values()}),
+        "cost": _cost(mine),
+        "curves": {
+            "images": _if_possible(lambda: asdict(curve(by_images))),
+            "seconds": _if_possible(lambda: asdict(curve(by_seconds))),
+        },
+        "images_to_reach": {
+            other: _amount(lambda other=other: _needed(by_images, by_arm[other]))
+            for other in others
+            if drawn
+        },
+        "worth_in_unguided": _amount(lambda: _worth(by_images, by_arm[unguided or ""]))
+        if drawn and unguided in others
+        else None,
+        "worth_in_real": _amount(lambda: _worth_in_real(by_images, by_arm, base, more_real or ""))
+        if drawn and more_real is not None and base in by_arm
+        else None,
+    }
+
+
+def _figures(mine: Mapping[int, Any]) -> dict[int, float]:
+    return {seed: of[of["figure"]] for seed, of in mine.items()}
+
+
+def _common(by_arm: Mapping[str, Mapping[int, Any]], arm: str, other: str) -> list[int]:
+    return sorted(set(by_arm.get(arm, ())) & set(by_arm.get(other, ())))
+
+
+def _pair(figures: Mapping[str, Figures], arm: str, other: str) -> Comparison:
+    """With the seeds that both have."""
+    seeds = _common(figures, arm, other)
+    return compared(
+        {name: {s: figures[name][s] for s in seeds} for name in (arm, other)}, arm, other
+    )
+
+
+def _per_class(mine: Mapping[int, Any], base: Mapping[int, Any]) -> dict[str, Any]:
+    """Means over the seeds, and paired differences with an interval of each class alone."""
+    found = {}
+    for name in _any({"": mine})["per_class"]:
+        ours, theirs = (
+            {
+                s: of["per_class"][name]
+                for s, of in side.items()
+                if of["per_class"][name] is not None
+            }
+            for side in (mine, base)
+        )
+        of = {"mean": fmean(ours.values()) if ours else None}
+        sides = {"arm": ours, "base": theirs}
+        of |= _difference(sides, "arm", "base")
+        found[name] = of
+    return found
+
+
+def _worst(name: str, by_arm: Mapping[str, Mapping[int, Any]], base: str) -> dict[str, Any]:
+    """Figures of the class that is worst in each seed, whichever it is."""
+    lowest = {
+        arm: {
+            seed: min(value for value in of["per_class"].values() if value is not None)
+            for seed, of in mine.items()
+        }
+        for arm, mine in by_arm.items()
+    }
+    classes = {seed: of["worst_class"] for seed, of in by_arm[name].items()}
+    against = _difference(lowest, name, base) if name != base else NO_DIFFERENCE
+    return {"mean": fmean(lowest[name].values()), "classes": classes, **against}
+
+
+def _difference(figures: Mapping[str, Figures], arm: str, other: str) -> dict[str, Any]:
+    """Of the seeds that both have."""
+    if not _common(figures, arm, other):
+        return NO_DIFFERENCE
+    seen = _told(_pair(figures, arm, other))
+    return {key: seen[key] for key in NO_DIFFERENCE}
+
+
+def _cost(mine: Mapping[int, Any]) -> dict[str, Any]:
+    """Means over the seeds, in seconds; images a second, those that were rejected too."""
+    phases: dict[str, float] = {}
+    for of in mine.values():
+        for summary in of["rounds"]:
+            for phase, seconds in summary["seconds"].items():
+                phases[phase] = phases.get(phase, 0.0) + seconds / len(mine)
+    drawn = fmean(of["proposed"] for of in mine.values())
+    drawing = phases.get("generate", 0.0)
+    return {
+        "seconds": sum(phases.values()),
+        "phases": phases,
+        "images_per_second": drawn / drawing if drawing else None,
+    }
+
+
+def _measured(result: Mapping[str, Any], amounts: Sequence[float]) -> Track:
+    """A result's figures at an amount for each round; of equal amounts the last."""
+    found = {
+        amount: summary[result["figure"]]
+        for amount, summary in zip(amounts, result["rounds"], strict=True)
+        if result["figure"] in summary
+    }
+    ordered = sorted(found)
+    return Track(tuple(ordered), tuple(found[amount] for amount in ordered))
+
+
+def _before(result: Mapping[str, Any]) -> list[float]:
+    """Synthetic images that the learner of each round was trained on."""
+    rounds = result["rounds"]
+    return [float(sum(r["accepted"] for r in rounds[:k])) for k in range(len(rounds))]
+
+
+def _by_images(result: Mapping[str, Any]) -> Track:
+    return _measured(result, _before(result))
+
+
+def _by_seconds(result: Mapping[str, Any]) -> Track:
+    """Until the learner of a round was trained."""
+    amounts, spent = [], 0.0
+    for summary in result["rounds"]:
+        amounts.append(spent + summary["seconds"].get("train", 0.0))
+        spent += sum(summary["seconds"].values())
+    return _measured(result, amounts)
+
+
+def _needed(tracks: Mapping[int, Track], other: Mapping[int, Any]) -> Amount:
+    """Images to reach the mean of the other at its end."""
+    return amount_needed(tracks, fmean(_figures(other).values()))
+
+
+def _worth(tracks: Mapping[int, Track], other: Mapping[int, Any]) -> Amount:
+    """Of one image, in images of the other."""
+    seeds = sorted(set(tracks) & set(other))
+    return worth({s: tracks[s] for s in seeds}, {s: _by_images(other[s]) for s in seeds})
+
+
+def _worth_in_real(
+    tracks: Mapping[int, Track], by_arm: Mapping[str, Mapping[int, Any]], base: str, more: str
+) -> Amount:
+    """Of one image, in labelled real ones; between none and all of them the way is straight."""
+    seeds = sorted(set(tracks) & set(_common(by_arm, base, more)))
+    real = {}
+    for seed in seeds:
+        few, many = by_arm[base][seed], by_arm[more][seed]
+        number = many["rounds"][-1]["real"] - few["rounds"][-1]["real"]
+        figures = tuple(of[of["figure"]] for of in (few, many))
+        real[seed] = Track((0.0, float(number)), figures)
+    return worth({s: tracks[s] for s in seeds}, real)
+
+
+def _more_real(arms: Arms) -> str | None:
+    found = [name for name, of in arms.items() if of.generate == "none" and of.more_real]
+    return _first(found) if found else None
+
+
+def _stops(
+    arms: Arms, by_arm: Mapping[str, Mapping[int, Any]], unguided: str | None
+) -> dict[str, Any]:
+    """What the stop rule says of each guided arm: means over the seeds, round by round."""
+    found: dict[str, Any] = {}
+    if unguided is None:
+        return found
+    for arm, of in arms.items():
+        seeds = _common(by_arm, arm, unguided)
+        if of.generate != "guided" or not seeds:
+            continue
+        ours, theirs = (_rounds({s: by_arm[name][s] for s in seeds}) for name in (arm, unguided))
+        seen = _standing(ours, theirs)
+        words = "fewer than 3 evaluated rounds with images: the stop rule says nothing."
+        found[arm] = {"words": words, "stop": None} if seen is None else _of_standing(seen)
+    return found
+
+
+def _standing(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Standing | None:
+    both = sorted(set(ours) & set(theirs))
+    guided, unguided = ([side[k] for k in both] for side in (ours, theirs))
+    return _if_possible(lambda: standing(guided, unguided, StopRule(rounds=len(both))))
+
+
+def _of_standing(seen: Standing) -> dict[str, Any]:
+    return {"words": seen.words, **asdict(seen)}
+
+
+def _rounds(mine: Mapping[int, Any]) -> dict[int, float]:
+    """Means over the seeds of the rounds that were evaluated and have images."""
+    found: dict[int, list[float]] = {}
+    for result in mine.values():
+        for k, images in enumerate(_before(result)):
+            if images and result["figure"] in result["rounds"][k]:
+                found.setdefault(k, []).append(result["rounds"][k][result["figure"]])
+    return {k: fmean(values) for k, values in found.items() if len(values) == len(mine)}
+
+
+def _told(comparison: Comparison) -> dict[str, Any]:
+    return {**asdict(comparison), "words": comparison.words}
+
+
+def _amount(find: Callable[[], Amount]) -> dict[str, Any] | None:
+    return _if_possible(lambda: asdict(find()))
+
+
+def _if_possible(find: Callable[[], T]) -> T | None:
+    """What the measured rounds do not suffice for is None."""
+    try:
+        return find()
+    except UserError:
+        return None
+
+
+def _any(by_arm: Mapping[str, Mapping[int, Any]]) -> Any:
+    return next(result for mine in by_arm.values() for result in mine.values())
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0]

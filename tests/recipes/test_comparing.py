@@ -1,0 +1,203 @@
+"""Comparisons from end to end at toy size; and that they cannot be fooled."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import tiny
+from activegen.loop.rounds import ArmSettings
+from activegen.proof.fairness import Facts
+from activegen.recipes import Run, parse
+from activegen.recipes.arms import STANDARD, with_named_arms
+from activegen.recipes.comparing import compare
+from activegen.recipes.evidence import differs_on_purpose
+from activegen.recipes.progress import Event
+from activegen.records import UserError
+from activegen.store import Store, png
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # other people's, on loading a model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tiny.model(), tmp_path_factory.mktemp("model"))
+
+
+def settings(model: Path, **arms: dict) -> dict:
+    """Two rounds, the first of which generates two images."""
+    return {
+        "name": "toy",
+        "data": {
+            "layout": "world",
+            "size": 16,
+            "options": {"size": 16},
+            "train": {"per_class": 2, "options": {"count": 4}},
+            "test": {"limit": 2, "options": {"count": 3}},
+        },
+        "model": {"path": str(model), "decoder": "linear", "device": "cpu"},
+        "sampling": {"num_steps": 2, "cfg_scale": 2.0, "scheduler": "ddim"},
+        "guidance": {"guided": ["reference_pull"], "adversarial": ["reference_pull"]},
+        "training": {"steps": 4, "batch_size": 8, "augmentation": "flips"},
+        "proposal": {"budget": 2},
+        "judge": {"members": 1, "steps": 2, "min_probability": 0.0},
+        "loop": {"rounds": 2, "batch": 4},
+        **({"arms": arms} if arms else {}),
+    }
+
+
+NONE = {"generate": "none"}
+PLAIN = {"generate": "plain", "judge": False}
+GUIDED = {"generate": "guided", "judge": False}
+
+
+def test_all_standard_arms_with_two_seeds(model: Path, tmp_path: Path) -> None:
+    recipe = parse(settings(model))
+    (tmp_path / "pool.json").write_text('{"pool": 2}')
+    made = compare(recipe, tmp_path, ["all"], [3, 5])
+    assert json.loads((tmp_path / "comparison.json").read_text()) == made
+    assert list(made["arms"]) == list(STANDARD)
+    assert (made["baseline"], made["unguided"], made["seeds"]) == ("real_only", "unguided", [3, 5])
+    against = [(of["arm"], of["baseline"]) for of in made["comparisons"]]
+    choosing = ["selected", "guided", "guided_judged"]
+    assert against == [(arm, "real_only") for arm in STANDARD if arm != "real_only"] + [
+        (arm, "unguided") for arm in choosing
+    ]
+    assert all(of["comparisons"] == len(against) for of in made["comparisons"])
+    for name, arm in made["arms"].items():
+        of_runs = [made["runs"][seed][name]["accuracy"] for seed in ("3", "5")]
+        assert arm["mean"] == pytest.approx(sum(of_runs) / 2)
+        assert arm["steps"] == [4]
+        assert arm["cost"]["seconds"] > 0 < arm["cost"]["peak_memory"]
+    facts = made["facts"]["3"]
+    few = facts["real_only"]["real_images"]
+    assert few == 2 * len(made["arms"]["real_only"]["per_class"])
+    assert facts["more_real"]["real_images"] == 2 * few
+    assert facts["synthetic_only"]["real_images"] == 0
+    assert facts["guided_judged"]["judge_images"] == few > facts["guided"]["judge_images"] == 0
+    assert made["runs"]["3"]["synthetic_only"]["rounds"][0]["step"] == 0
+    assert made["arms"]["selected"]["settings"]["pool"] == 2
+    assert made["arms"]["augmented"]["settings"]["augmentation"] == "photo"
+    assert made["arms"]["guided"]["curves"]["images"]["amounts"][0] == 0
+
+
+def test_two_identical_arms_show_no_difference(model: Path, tmp_path: Path) -> None:
+    made = compare(parse(settings(model, one=GUIDED, two=GUIDED)), tmp_path, seeds=[0, 1])
+    one, two = (made["arms"][name] for name in ("one", "two"))
+    assert one["figures"] == two["figures"] and one["per_class"].keys() == two["per_class"].keys()
+    [found] = made["comparisons"]
+    assert (found["difference"], found["verdict"]) == (0, "no difference shown")
+    assert found["seeds_needed"] is None and "No number of seeds" in found["words"]
+
+
+def test_only_what_is_missing_is_computed(model: Path, tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def see(event: Event) -> None:
+        if event.phase in ("train", "round") and event.done == 1:
+            done.append(f"{event.phase} {event.arm}")
+
+    recipe = parse(settings(model, real_only=NONE, other={"generate": "none", "more_real": 1}))
+    first = compare(recipe, tmp_path, ["real_only"], [0], see)
+    assert first["comparisons"] == [] and "train seed 0 real_only" in done
+    done.clear()
+    more = compare(recipe, tmp_path, [], [0, 1], see)
+    trained = {of for of in done if of.startswith("train")}
+    assert trained == {f"train {of}" for of in ("seed 0 other", "seed 1 real_only", "seed 1 other")}
+    assert more["runs"]["0"]["real_only"] == first["runs"]["0"]["real_only"]
+    done.clear()
+    stopped = compare(recipe, tmp_path, [], [0, 1, 2], see, budget_seconds=0)
+    assert not [of for of in done if of.startswith("train")]
+    assert [of["seeds"] for of in stopped["comparisons"]] == [[0, 1]]
+    assert any("used up before: real_only with seed 2, other" in of for of in stopped["notices"])
+
+
+def test_a_budget_for_nothing_is_said(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="before the first arm began"):
+        compare(parse(settings(model, real_only=NONE)), tmp_path, budget_seconds=0)
+
+
+def planted_image(run: Run, arm: str) -> None:
+    """A test image among the accepted ones of a finished arm."""
+    root = run.folder / "arms" / arm / "store"
+    store = Store(str(root))
+    stored, test = store.round(0), run.data.test.image(0)
+    first, *rest = stored.samples()
+    accepted = next(v.id for v in stored.verdicts() or [] if v.accepted)
+    assert first.request.id == accepted
+    [shard] = root.glob("round-0000/shard-*.parquet")
+    shard.unlink()
+    summary = (root / "round-0000/round.json").read_bytes()
+    (root / "round-0000/round.json").unlink()
+    stored.write_shard(0, [replace(first, image=png(test)), *rest])
+    (root / "round-0000/round.json").write_bytes(summary)
+
+
+def test_a_leak_and_unequal_steps_are_refused(model: Path, tmp_path: Path) -> None:
+    recipe = parse(settings(model, real_only=NONE, unguided=PLAIN))
+    compare(recipe, tmp_path)
+    planted_image(Run(recipe, tmp_path / "seed-0"), "unguided")
+    with pytest.raises(UserError, match="unguided learnt from 1 near-copies of test images"):
+        compare(recipe, tmp_path)
+    [summary] = (tmp_path / "seed-0/arms/unguided/store").glob("round-0001/round.json")
+    summary.write_text(summary.read_text().replace('"step": 4', '"step": 9'))
+    with pytest.raises(UserError, match="unequal optimiser steps: unguided 9, real_only 4"):
+        compare(recipe, tmp_path)
+
+
+def test_a_judge_that_has_seen_the_test_is_refused_before_any_work(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "judge_learnt_from", lambda run: (run.data.train, run.data.test))
+    arms = {"real_only": NONE, "active": {"generate": "guided"}}
+    with pytest.raises(UserError, match="the judge of active has learnt from test images: test im"):
+        compare(parse(settings(model, **arms)), tmp_path)
+    assert not (tmp_path / "seed-0").exists()
+
+
+def test_test_images_in_training_are_refused_before_any_work(model: Path, tmp_path: Path) -> None:
+    made = settings(model, real_only=NONE, other=NONE)
+    made["data"]["train"] = {"split": "test", "per_class": 2, "options": {"count": 3}}
+    with pytest.raises(UserError, match="used test images as labelled ones: test image"):
+        compare(parse(made), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arms", "said"),
+    [
+        (["guidd"], "unknown arm 'guidd'.*'guided'"),
+        (["guided", "guided"], "named twice"),
+        (["real_only", "augmented"], "no augmentation that is stronger than 'street'"),
+        (["more_real"], "trains on all of them"),
+    ],
+)
+def test_arms_that_cannot_be_are_said(
+    model: Path, tmp_path: Path, arms: list[str], said: str
+) -> None:
+    made = settings(model)
+    made["training"]["augmentation"] = "street"
+    made["data"]["train"] = {"options": {"count": 4}}
+    with pytest.raises(UserError, match=said):
+        compare(parse(made), tmp_path, arms)
+
+
+def test_the_pool_of_equal_cost_is_measured_once(model: Path, tmp_path: Path) -> None:
+    recipe = parse(settings(model))
+    pools = [
+        with_named_arms(recipe, ["selected"], tmp_path).arms["selected"].pool for _ in range(2)
+    ]
+    assert pools[0] == pools[1] >= 1
+    assert json.loads((tmp_path / "pool.json").read_text()) == {"pool": pools[0]}
+
+
+def test_what_may_differ() -> None:
+    base = Facts("a", (0,), 1, "t", frozenset(), frozenset({"x"}), images=2)
+    other = ArmSettings("none", more_real=1)
+    real = ArmSettings("none")
+    wider = replace(base, real_images=frozenset({"x", "y"}))
+    assert differs_on_purpose(wider, base, (other, real), 2) == ("real images", "images")
+    assert differs_on_purpose(wider, base, (real, real), 2) == ("images",)
+    elsewhere = replace(base, real_images=frozenset({"z"}))
+    assert differs_on_purpose(elsewhere, base, (other, real), 2) == ("images",)
+    assert differs_on_purpose(replace(base, images=3), base, (real, real), 2) == ()

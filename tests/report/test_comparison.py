@@ -1,0 +1,43 @@
+import re
+from pathlib import Path
+
+import pytest
+
+import compared
+from activegen.records import UserError
+from activegen.report import write_comparison
+
+
+def test_the_page_says_it_all(tmp_path: Path) -> None:
+    compared.written(tmp_path)
+    text = write_comparison(tmp_path).read_text(encoding="utf-8")
+    seen = re.sub(r"<style>.*?</style>|<[^>]*>", " ", text, flags=re.S)
+    seen = re.sub(r"[\s\N{NO-BREAK SPACE}]+", " ", seen)
+    for told in (
+        "3 seeds: 0, 1, 2",
+        "Against real_only Accuracy 50.0 %",
+        "Against unguided Accuracy 58.0 %",
+        "66.0 % +16.0 points",
+        "helps",
+        "activegen compare known --seeds 3",
+        "9.8.7",
+        "3 MiB",
+        "upper bounds",
+        "Stop rule, guided: guided is +5.0 points from unguided over 4 rounds",
+    ):
+        assert told in seen, told
+    assert text.index("Verdicts") < text.index("Curves") < text.index("Command and machine")
+    assert text.count("data:image/svg+xml") == 2
+
+
+def test_names_are_escaped_and_nothing_else_is_needed(tmp_path: Path) -> None:
+    compared.written(tmp_path)
+    text = write_comparison(tmp_path).read_text(encoding="utf-8")
+    assert "river &lt;b&gt;&amp;" in text and "river <b>" not in text
+    addresses = re.findall(r"(?:src|href)\s*=\s*[\"']?([^\"'>\s]*)", text)
+    assert addresses and all(address.startswith("data:image/") for address in addresses)
+
+
+def test_no_comparison_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no comparison\.json"):
+        write_comparison(tmp_path)
