@@ -101,16 +101,20 @@ def noised(batch: Batch, images: Tensor) -> Maps:
 
 
 def confusion(seen: Tensor, truth: Tensor, classes: int) -> np.ndarray:
-    """(n, classes, classes): of each image, pixels by truth and by what was said."""
-    pairs = truth.long() * classes + seen.long()
-    rows = [torch.bincount(row, minlength=classes**2) for row in pairs.flatten(1)]
-    return torch.stack(rows).unflatten(1, (classes, classes)).numpy()
+    """(n, classes, classes + 1): of each image, pixels by truth and by what was said.
+
+    The last column has those of which nothing was said.
+    """
+    said = torch.where(seen == IGNORE, classes, seen.long())
+    pairs = truth.long() * (classes + 1) + said
+    rows = [torch.bincount(row, minlength=classes * (classes + 1)) for row in pairs.flatten(1)]
+    return torch.stack(rows).unflatten(1, (classes, classes + 1)).numpy()
 
 
 def miou(tables: np.ndarray) -> float:
     total = tables.sum(0)
     hit = np.diag(total)
-    union = total.sum(0) + total.sum(1) - hit
+    union = total.sum(0)[:-1] + total.sum(1) - hit
     return float((hit[union > 0] / union[union > 0]).mean())
 
 
@@ -122,7 +126,7 @@ def interval(tables: np.ndarray, times: int = 500) -> list[float]:
 
 def reliability(made: Annotations, truth: Tensor) -> dict[str, Any]:
     """Wrong pixels in M = 1 and M = 0, and among the surest pixels of all."""
-    wrong = made.mask != truth
+    wrong = made.mask != truth  # where nothing was said, too
     kept = reliable(made.mask, made.margin)
     order = made.margin.flatten().argsort(descending=True)
     risk = wrong.flatten()[order].float().cumsum(0) / torch.arange(1, len(order) + 1)
