@@ -11,13 +11,17 @@ REQUEST = Request(prompt="a photo of a river", word="river", target=3, seed=7)
 
 
 def test_a_request_is_named_by_its_content():
-    assert REQUEST.id == Request(**json.loads(json.dumps(asdict(REQUEST)))).id
+    values = json.loads(json.dumps(asdict(REQUEST)))
+    values |= {name: tuple(values[name]) for name in ("classes", "words")}
+    assert REQUEST.id == Request(**values).id
     for change in (
         {"prompt": "a river"},
         {"word": "photo"},
         {"target": 4},
         {"seed": 8},
         {"reference": "a"},
+        {"classes": (3, 1)},
+        {"words": ("river", "forest")},
         {"round": 1},
         {"arm": "real"},
         {"steering": "guided"},

@@ -232,7 +232,8 @@ def test_other_folders_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (json.dumps({"format": 2, "recipe": "abc", "classes": CLASSES}), "newer"),
+        (json.dumps({"format": 3, "recipe": "abc", "classes": CLASSES}), "newer"),
+        (json.dumps({"format": 1, "recipe": "abc", "classes": CLASSES}), "version that made it"),
         ("{", "not JSON"),
         ("[]", "not a JSON object"),
         ("{}", "not a store's"),
