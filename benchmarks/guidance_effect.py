@@ -35,6 +35,7 @@ from activegen.guidance import (
     TeacherStudent,
     Weighted,
 )
+from activegen.precision import fast_dtype
 from activegen.records import Score, TaskModel
 from activegen.tasks.committee import Committee
 from activegen.tasks.dropout import FrozenDropout, NaiveDropout
@@ -110,10 +111,10 @@ def main() -> None:
     parser.add_argument("--routes", nargs="+", default=["decoder", "denoiser"])
     parser.add_argument("--judge-steps", type=int, default=800)
     parser.add_argument("--learner-steps", type=int, default=300)
-    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--dtype", default="auto", help="of the denoiser")
     parser.add_argument("--out", type=Path, default=Path("guidance_effect.json"))
     options = parser.parse_args()
-    dtype = getattr(torch, options.dtype)
+    dtype = fast_dtype("cpu") if options.dtype == "auto" else getattr(torch, options.dtype)
     net = Control.load(options.model / "controlnet", dtype=dtype)
     model = StableDiffusion.load(options.model, dtype=dtype, controls=[net])
 
