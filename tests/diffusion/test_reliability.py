@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from activegen.diffusion.reliability import Screen, reliability, reliable, screened
+from activegen.diffusion.reliability import Screen, ranked, reliability, reliable, screened
 from activegen.records import IGNORE, UserError
 
 
@@ -76,6 +76,19 @@ def test_images_are_dropped_for_their_area_or_their_peak():
     peaks[1, 0], peaks[3, 1] = 0.09, 0.0
     assert screened(masks, classes, peaks, 0, kept) == ["small", "unseen", "", "full"]
     assert screened(masks, classes, peaks, 0, Screen(least=0.0, most=1.0)) == [""] * 4
+
+
+def test_ranks_are_of_the_class_in_its_image_and_give_every_share():
+    rng = torch.Generator().manual_seed(0)
+    mask = torch.zeros(2, 8, 8, dtype=torch.uint8)
+    mask[:, :, 4:], mask[1, :4] = 1, IGNORE  # 32 pixels of each class, then 16
+    margin = torch.rand(2, 8, 8, generator=rng).round(decimals=1)  # with ties
+    ranks = ranked(mask, margin)
+    assert (ranks[mask == IGNORE] == 0).all()
+    for share in (0.25, 0.5, 0.75):
+        assert torch.equal(ranks > 1 - share, reliable(mask, margin, share))
+    only = torch.tensor([[[0, 0, 0, 0]]], dtype=torch.uint8)
+    assert ranked(only, torch.tensor([[[0.1, 0.9, 0.5, 0.2]]])).tolist() == [[[0.25, 1, 0.75, 0.5]]]
 
 
 def test_without_a_background_each_class_needs_its_pixels():

@@ -45,7 +45,8 @@ def reliable(
 def ranked(mask: UInt8[Tensor, "b h w"], margin: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
     """Of each pixel, the share of the pixels of its class in its image that it is as sure as.
 
-    So the `reliable` ones of a share q are those above 1 - q. 1 for the surest; 0 at 255. Ours.
+    So the `reliable` ones of a share q are those above 1 - q, but for one pixel where q of them is
+    no whole number. 1 for the surest; 0 at 255. Ours.
 
     Args:
         mask: class ids; 255 is no class.
