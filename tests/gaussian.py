@@ -19,7 +19,7 @@ from torch import Tensor
 
 from activegen.diffusion.attention import Maps, Reading, Words
 from activegen.diffusion.levels import Level
-from activegen.diffusion.model import Conditioning, Denoised
+from activegen.diffusion.model import Branch, Conditioning, Denoised
 from activegen.diffusion.sampling import Batch, Sampling, seeded
 from activegen.records import Prediction
 
@@ -89,6 +89,10 @@ class World:
         mean = mean.view(len(latents), 3, 1, 1)
         return mean + self.gain(level) * (latents - level.alpha * mean)
 
+    def checkpoint(self) -> bool:
+        """Nothing to recompute."""
+        return False
+
     def denoise(
         self,
         latents: Tensor,
@@ -97,12 +101,14 @@ class World:
         cfg_scale: float,
         attention: bool = False,
         reading: Reading | None = None,
+        branch: Branch = "both",
     ) -> Denoised:
         """With classifier-free guidance, as diffusers has it."""
         self.calls += 1
         clean = self.posterior(latents, conditioning.text.mean(1), level)
         if cfg_scale > 1:
-            without = self.posterior(latents, conditioning.negative.mean(1), level)
+            seen = latents.detach() if branch == "conditional" else latents
+            without = self.posterior(seen, conditioning.negative.mean(1), level)
             clean = without + cfg_scale * (clean - without)
         maps = self.looks(latents) if attention else None
         return Denoised(level.output(clean, latents), clean, maps, self.read(latents, reading))

@@ -17,16 +17,37 @@ from diffusers import (
     ControlNetModel,
     DDIMScheduler,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from activegen.diffusion.control import Control
 from activegen.diffusion.sampling import Batch, Sampling, seeded
 from activegen.diffusion.stable_diffusion import StableDiffusion
+from activegen.diffusion.stable_diffusion_xl import StableDiffusionXL
 
 WHOLE = ("a", "photo", "of", "forest", "river", "table", "tv", "fish")  # the rest are letters
 WIDTH = 32
+WIDTH_2, POOLED = 48, 24  # of the second text encoder of SDXL
+XL: dict[str, Any] = {  # text attention at the two lower resolutions only, as SDXL has it
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "block_out_channels": (16, 32, 32),
+    "transformer_layers_per_block": (1, 1, 2),
+    "attention_head_dim": (2, 4, 4),
+    "cross_attention_dim": WIDTH + WIDTH_2,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 6 * 8 + POOLED,
+    "norm_num_groups": 8,
+}
 
 
 def tokenizer(tokens: int = 77) -> CLIPTokenizer:
@@ -91,34 +112,9 @@ def model(
             cross_attention_dim=WIDTH,
             norm_num_groups=8,
         )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            layers_per_block=1,
-            norm_num_groups=4,
-            sample_size=2 * latent_size,
-        )
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(words),
-                hidden_size=WIDTH,
-                intermediate_size=2 * WIDTH,
-                projection_dim=WIDTH,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                max_position_embeddings=tokens,
-                bos_token_id=words.bos_token_id,
-                eos_token_id=words.eos_token_id,
-                pad_token_id=words.pad_token_id,
-            )
-        )
-    for name, parameter in unet.named_parameters():
-        if "attn2.to_q" in name or "attn2.to_v" in name or "attn2.to_out.0.weight" in name:
-            parameter.data *= 4  # so that the text matters
-        if "conv_out" in name:
-            parameter.data /= 4  # so that pictures stay in range under strong guidance
+        vae = autoencoder(latent_size)
+        text_encoder = CLIPTextModel(text_config(words))
+    make_text_matter(unet)
     schedule = noise_schedule(prediction)
     return StableDiffusion(
         unet,
@@ -131,6 +127,109 @@ def model(
         controls=controls,
         size=size,
     )
+
+
+def autoencoder(latent_size: int, **changes: Any) -> AutoencoderKL:
+    """Pictures have twice the latents' side."""
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=2 * latent_size,
+        **changes,
+    )
+
+
+def text_config(
+    words: CLIPTokenizer, width: int = WIDTH, layers: int = 1, pooled: int = WIDTH
+) -> CLIPTextConfig:
+    """Of a text encoder for this tokenizer."""
+    return CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=pooled,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        max_position_embeddings=words.model_max_length,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )
+
+
+def make_text_matter(unet: UNet2DConditionModel) -> None:
+    """More of it, and pictures that stay in range under strong guidance."""
+    for name, parameter in unet.named_parameters():
+        if "attn2.to_q" in name or "attn2.to_v" in name or "attn2.to_out.0.weight" in name:
+            parameter.data *= 4
+        if "conv_out" in name:
+            parameter.data /= 4
+
+
+def xl(
+    prediction: str = "epsilon",
+    latent_size: int = 16,
+    channels: int = 4,
+    controls: Sequence[Control] = (),
+    size: tuple[int, int] | None = None,
+    zeros: bool = True,
+) -> StableDiffusionXL:
+    """SDXL's layout: three levels, the finest without text; two text encoders."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=latent_size,
+            in_channels=channels,
+            out_channels=4,
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            **XL,
+        )
+        vae = autoencoder(latent_size)
+        first, second = tokenizer(), tokenizer()
+        second.pad_token = "!"
+        text_encoder = CLIPTextModel(text_config(first, layers=2))
+        text_encoder_2 = CLIPTextModelWithProjection(text_config(second, WIDTH_2, 2, POOLED))
+    make_text_matter(unet)
+    for parameter in unet.add_embedding.parameters():
+        parameter.data *= 4
+    return StableDiffusionXL(
+        unet,
+        vae,
+        text_encoder,
+        text_encoder_2,
+        first,
+        second,
+        noise_schedule(prediction),
+        "tiny",
+        controls=controls,
+        size=size,
+        zeros=zeros,
+    )
+
+
+def xl_parts(model: StableDiffusionXL, scheduler: object = None) -> dict[str, Any]:
+    """For diffusers' pipelines of the same parts."""
+    return {
+        "vae": model.vae,
+        "text_encoder": model.text_encoder,
+        "text_encoder_2": model.text_encoder_2,
+        "tokenizer": model.tokenizer,
+        "tokenizer_2": model.tokenizer_2,
+        "unet": model.unet,
+        "scheduler": scheduler or model.scheduler,
+        "force_zeros_for_empty_prompt": model.zeros,
+        "add_watermarker": False,
+    }
+
+
+def save_xl(model: StableDiffusionXL, folder: Path) -> Path:
+    """As diffusers' own pipeline saves itself."""
+    StableDiffusionXLPipeline(**xl_parts(model)).save_pretrained(folder)
+    return folder
 
 
 def controlnet(seed: int = 2, **changes: Any) -> ControlNetModel:

@@ -36,16 +36,12 @@ class Denoising(nn.Module):
         net: a ControlNet beside the denoiser.
 
     Raises:
-        UserError: a denoiser that inpaints, or predicts something else than epsilon or v.
+        UserError: as `check_adaptable`, or it predicts something else than epsilon or v.
     """
 
     def __init__(self, model: StableDiffusion, net: Any = None):
         super().__init__()
-        if model.inpaints:
-            raise UserError(
-                f"the denoiser of '{model.name}' inpaints, and cannot be adapted; take a model "
-                "that draws from noise alone"
-            )
+        check_adaptable(model)
         self.unet, self.text_encoder, self.net = model.unet, model.text_encoder, net
         self.schedule: Any = DDPMScheduler.from_config(model.scheduler.config)
         wanted(self.schedule, torch.zeros(1), torch.zeros(1), torch.zeros(1, dtype=torch.long))
@@ -80,6 +76,24 @@ class Denoising(nn.Module):
         output = self.unet(noisy, level, text, **added).sample.float()
         error = output - wanted(self.schedule, clean, noise, level)
         return error.square().mean((1, 2, 3))
+
+
+def check_adaptable(model: StableDiffusion) -> None:
+    """Looks for a family that we have no training for.
+
+    Raises:
+        UserError: the denoiser inpaints, or sees more than the text (SDXL).
+    """
+    if model.inpaints:
+        raise UserError(
+            f"the denoiser of '{model.name}' inpaints, and cannot be adapted; take a model "
+            "that draws from noise alone"
+        )
+    if model.BESIDE is not None:
+        raise UserError(
+            f"'{model.name}' is of the SDXL family, which cannot be adapted; take a model of "
+            "Stable Diffusion 1.x or 2.x"
+        )
 
 
 def wanted(schedule: Any, clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:

@@ -12,14 +12,14 @@ OVAM, https://arxiv.org/abs/2403.14291.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from activegen.diffusion.levels import Level
@@ -107,6 +107,10 @@ class Words:
     focus: Float[Tensor, "b words n"]
     text: Float[Tensor, "b n d"] | None = None
 
+    def of(self, rows: Int[Tensor, " rows"]) -> "Words":
+        """Of some of the pictures."""
+        return Words(self.focus[rows], None if self.text is None else self.text[rows])
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -152,6 +156,10 @@ class Reading:
             return self.steps[0] <= level.progress < self.steps[1]
         return level.index == math.floor(self.steps * level.count + 1e-9)
 
+    def of(self, rows: Int[Tensor, " rows"]) -> "Reading":
+        """Of some of the images."""
+        return replace(self, words=self.words.of(rows))
+
     def hearing(self, latent_shape: tuple[int, int]) -> "Hearing":
         """For one forward of latents of this height and width."""
         auto = height_of_layers(latent_shape[0], self.LEAST)
@@ -186,9 +194,13 @@ class Maps:
 
     def over(self, count: int) -> "Maps":
         """The mean of ``count`` readings whose sum this is."""
+        return self.mapped(lambda maps: maps / count)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Maps":
+        """Each part changed in the same way."""
         own = self.self_attention
-        words = tuple(maps / count for maps in self.words)
-        return Maps(words, self.layers, None if own is None else own / count)
+        words = tuple(change(maps) for maps in self.words)
+        return Maps(words, self.layers, None if own is None else change(own))
 
 
 def normalised(maps: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:

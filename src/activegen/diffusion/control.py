@@ -6,7 +6,7 @@ added to the denoiser's own features.
 Zhang et al. (2023), https://arxiv.org/abs/2302.05543.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -26,6 +26,8 @@ SAME = (  # parts of the configuration that a ControlNet shares with its denoise
     "block_out_channels",
     "layers_per_block",
     "addition_embed_type",
+    "addition_time_embed_dim",
+    "projection_class_embeddings_input_dim",
     "class_embed_type",
 )
 
@@ -185,6 +187,8 @@ def residuals(
     latents: Float[Tensor, "rows c h w"],
     text: Float[Tensor, "rows n d"],
     level: Level,
+    prompted: bool = True,
+    beside: Mapping[str, Float[Tensor, "rows _"]] | None = None,
 ) -> dict[str, Any]:
     """What the ControlNets add to the denoiser's features, as diffusers' UNet takes it.
 
@@ -197,11 +201,13 @@ def residuals(
             those with the prompt last.
         text: states of the prompts of these rows.
         level: of noise.
+        prompted: some rows are with the prompt; nets that guess do not see the others.
+        beside: what the denoiser sees of these rows besides text and latents.
     """
     added = [
-        _added(control, picture, latents, text, level)
+        _added(control, picture, latents, text, level, beside)
         for control, picture in zip(controls, pictures, strict=True)
-        if control.active(level)
+        if control.active(level) and (prompted or not _guesses(control))
     ]
     if not added:
         return {}
@@ -210,24 +216,36 @@ def residuals(
 
 
 def _added(
-    control: Control, picture: Tensor, latents: Tensor, text: Tensor, level: Level
+    control: Control,
+    picture: Tensor,
+    latents: Tensor,
+    text: Tensor,
+    level: Level,
+    beside: Mapping[str, Tensor] | None,
 ) -> list[Tensor]:
     """By one net, finest features first; rows that do not see the picture have zeros."""
     net: Any = control.net
-    guess = control.guess or net.config.global_pool_conditions
+    guess, dtype = _guesses(control), net.conv_in.weight.dtype
     rows = len(picture) if guess else len(latents)
     down, middle = net(
-        latents[-rows:].to(net.dtype),
+        latents[-rows:].to(dtype),
         level.timestep,
-        text[-rows:].to(net.dtype),
-        picture.to(latents.device, net.dtype).repeat(rows // len(picture), 1, 1, 1),
+        text[-rows:].to(dtype),
+        picture.to(latents.device, dtype).repeat(rows // len(picture), 1, 1, 1),
         conditioning_scale=control.scale,
         guess_mode=guess,
+        added_cond_kwargs=beside and {name: x[-rows:] for name, x in beside.items()},
         return_dict=False,
     )
     blind = len(latents) - rows
     seen = (x.to(latents.dtype) for x in (*down, middle))
     return [torch.cat([x.new_zeros(blind, *x.shape[1:]), x]) for x in seen]
+
+
+def _guesses(control: Control) -> bool:
+    """Acts on the half with the prompt alone."""
+    net: Any = control.net
+    return control.guess or net.config.global_pool_conditions
 
 
 def _plain(value: Any) -> Any:

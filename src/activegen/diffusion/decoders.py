@@ -34,7 +34,8 @@ class FullDecoder:
         """RGB, about 0 to 1."""
         shift = self.vae.config.shift_factor or 0.0
         latents = latents / self.vae.config.scaling_factor + shift
-        return self.vae.decode(latents.to(self.vae.dtype)).sample.float() / 2 + 0.5
+        dtype = next(self.vae.parameters()).dtype
+        return self.vae.decode(latents.to(dtype)).sample.float() / 2 + 0.5
 
 
 class LinearDecoder:

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from activegen.diffusion.attention import Maps, Reading, Words
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.levels import Level
 from activegen.records import Images, Latents
+
+Branch = Literal["both", "conditional"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Conditioning:
         focus: share of each token in the class word of its prompt; zeros where no map is wanted.
         control: a picture for each of the model's ControlNets, RGB 0..1, of the images' size.
         extra: channels that a denoiser which inpaints takes beside the latents.
+        pooled: one state of each whole prompt, where the family has one.
+        negative_pooled: the same of the negative prompts.
     """
 
     text: Float[Tensor, "b n d"]
@@ -31,10 +35,25 @@ class Conditioning:
     focus: Float[Tensor, "b n"]
     control: tuple[Float[Tensor, "b 3 height width"], ...] = ()
     extra: Float[Tensor, "b c h w"] | None = None
+    pooled: Float[Tensor, "b p"] | None = None
+    negative_pooled: Float[Tensor, "b p"] | None = None
 
     def with_text(self, text: Float[Tensor, "b n d"]) -> "Conditioning":
         """The same with other states of the prompts."""
         return replace(self, text=text)
+
+    def of(self, rows: Int[Tensor, " rows"]) -> "Conditioning":
+        """Of some of the images."""
+        return replace(
+            self,
+            text=self.text[rows],
+            negative=self.negative[rows],
+            focus=self.focus[rows],
+            control=tuple(picture[rows] for picture in self.control),
+            extra=None if self.extra is None else self.extra[rows],
+            pooled=None if self.pooled is None else self.pooled[rows],
+            negative_pooled=None if self.negative_pooled is None else self.negative_pooled[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,19 @@ class Denoised:
     clean: Latents
     attention: Float[Tensor, "b h_a w_a"] | None = None
     maps: Maps | None = None
+
+    def among(self, rows: Int[Tensor, " rows"], count: int) -> "Denoised":
+        """The same as rows of a batch of ``count``; the others are zeros."""
+
+        def spread(part: Tensor) -> Tensor:
+            return part.new_zeros(count, *part.shape[1:]).index_copy(0, rows, part)
+
+        return Denoised(
+            spread(self.output),
+            spread(self.clean),
+            None if self.attention is None else spread(self.attention),
+            None if self.maps is None else self.maps.mapped(spread),
+        )
 
 
 @runtime_checkable
@@ -109,12 +141,20 @@ class DiffusionModel(Protocol):
         cfg_scale: float,
         attention: bool = False,
         reading: Reading | None = None,
+        branch: Branch = "both",
     ) -> Denoised:
-        """One call of the denoiser, differentiable in latents and conditioning."""
+        """One call of the denoiser, differentiable in latents and conditioning.
+
+        ``branch`` says which halves of classifier-free guidance a gradient passes through.
+        """
         ...
 
     def encode(self, images: Images) -> Latents:
         """The most likely latents of pictures."""
+        ...
+
+    def checkpoint(self) -> bool:
+        """Gradients keep less memory from now on; False where they already did."""
         ...
 
     @property

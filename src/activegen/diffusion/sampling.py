@@ -15,17 +15,17 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from activegen.diffusion.attention import Maps, Reading, normalised
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.levels import Level, Solver, scheduler
-from activegen.diffusion.model import Conditioning, DiffusionModel
+from activegen.diffusion.model import Branch, Conditioning, Denoised, DiffusionModel
 from activegen.records import Images, Latents, Prediction, Target, TaskModel, UserError
 
 Variable = Literal["latents", "conditioning", "clean"]
-Route = Literal["denoiser", "decoder"]
+Route = Literal["denoiser", "conditional", "decoder"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,22 @@ class Sampling:
         cfg_scale: of classifier-free guidance; 1 = off.
         scheduler: a name of ``levels.SCHEDULERS``; "" keeps the checkpoint's own.
         negative_prompt: what not to draw.
+        cfg_interval: progress in which classifier-free guidance is on; a step outside of it costs
+            half, with the prompt alone. Kynkäänniemi et al. (2024),
+            https://arxiv.org/abs/2404.07724, who have levels of noise where we have shares of the
+            steps.
     """
 
     num_steps: int = 40
     cfg_scale: float = 7.5
     scheduler: str = ""
     negative_prompt: str = ""
+    cfg_interval: tuple[float, float] = (0.0, 1.0)
+
+    def cfg_at(self, level: Level) -> float:
+        """The scale in the step that starts here."""
+        start, stop = self.cfg_interval
+        return self.cfg_scale if start <= level.progress < stop else 1.0
 
 
 @dataclass(frozen=True)
@@ -189,6 +199,13 @@ class Steering:
         """Changes the latents after the step, at a level of ``alpha`` and ``sigma``."""
         return latents
 
+    def overwrites(self, level: Level) -> Latents | None:
+        """Clean latents that replace the denoiser's in this step, whatever it says.
+
+        Where there are any and nobody looks at the denoiser, it is not called.
+        """
+        return None
+
 
 @runtime_checkable
 class Term(Protocol):
@@ -197,6 +214,21 @@ class Term(Protocol):
     def begin(self, batch: Batch) -> Steering:
         """For one batch."""
         ...
+
+
+@dataclass(frozen=True)
+class Dropping:
+    """Looks at half-drawn images once, and lets go of those that will not do.
+
+    The rest of the batch is drawn as it would have been.
+
+    Args:
+        at: progress of the step in which to look, the first that is not before it.
+        hopeless: of the pictures that the sampler would end with if it stopped, which to drop.
+    """
+
+    at: float
+    hopeless: Callable[[Images], Bool[Tensor, " b"]]
 
 
 @dataclass(frozen=True)
@@ -211,6 +243,7 @@ class Drawn:
         skipped: gradients per image that were not finite and were not followed.
         calls: of the denoiser.
         maps: what ``Batch.reading`` asked for, mean over its steps.
+        dropped: was let go half-drawn; its latents and picture are those of that moment.
     """
 
     latents: Latents
@@ -220,6 +253,7 @@ class Drawn:
     skipped: Int[Tensor, " b"]
     calls: int
     maps: Maps | None = None
+    dropped: Bool[Tensor, " b"] | None = None
 
 
 @dataclass
@@ -233,6 +267,8 @@ class _State:
     calls: int = 0
     maps_sum: Maps | None = None
     maps_count: int = 0
+    kept: Tensor | None = None  # rows that are still drawn; None = all
+    halfway: tuple[Tensor, Tensor] | None = None  # latents and pictures when they were looked at
 
 
 def seeded(
@@ -248,6 +284,7 @@ def sample(
     guidance: Sequence[Term] = (),
     decoder: Decoder | None = None,
     on_step: Callable[[Estimate], None] | None = None,
+    dropping: Dropping | None = None,
 ) -> Drawn:
     """Draws a batch.
 
@@ -256,10 +293,11 @@ def sample(
         guidance: terms, carried out in this order.
         decoder: for the pictures that gradients see; the model's own by default.
         on_step: sees the estimate of each pass of each step, after the moves were computed.
+        dropping: which images not to finish.
 
     Raises:
-        UserError: two terms want a gradient in the same step, or attention is to be read in a
-            window without a step.
+        UserError: two terms want a gradient in the same step, or attention is to be read or images
+            are to be dropped in a window without a step.
     """
     solver = batch.solver()
     if batch.reading and not any(batch.reading.at(level) for level in solver.levels):
@@ -267,6 +305,7 @@ def sample(
             f"none of the {len(solver.levels)} steps starts within {batch.reading.steps}, where "
             "attention is to be read; widen the window"
         )
+    looked_at = _looked_at(solver, dropping)
     steerings = [term.begin(batch) for term in guidance]
     for level in solver.levels:
         if sum(s.active(level) and s.gradient(level) is not None for s in steerings) > 1:
@@ -277,15 +316,23 @@ def sample(
     batch = replace(batch, rngs=batch.fresh_rngs())
     state = _State(batch.conditioning, skipped=torch.zeros(len(batch.noise), dtype=torch.long))
     sampled = solver.start(batch.noise.to(batch.model.device))
+
+    def seen(estimate: Estimate) -> None:
+        if on_step is not None:
+            on_step(estimate)
+        if dropping is not None and estimate.level.index == looked_at and state.halfway is None:
+            _look(batch, estimate, dropping, state)
+
     for level in solver.levels:
+        if state.kept is not None and not state.kept.any():
+            break
         active = [s for s in steerings if s.active(level)]
         for _ in range(max((s.passes(level) for s in active), default=1) - 1):
             once = copy.deepcopy(solver)  # solvers count their steps
-            there = _step(batch, once, level, sampled, active, state, decoder, on_step)
+            there = _step(batch, once, level, sampled, active, state, decoder, seen)
             sampled = _noised_again(batch, solver, level, there)
-        sampled = _step(batch, solver, level, sampled, active, state, decoder, on_step)
-    with torch.inference_mode():
-        images = batch.model.decode(sampled)
+        sampled = _step(batch, solver, level, sampled, active, state, decoder, seen)
+    sampled, images = _finished(batch, sampled, state)
     maps = state.attention_sum
     return Drawn(
         latents=sampled.clone(),
@@ -295,7 +342,40 @@ def sample(
         skipped=state.skipped,
         calls=state.calls,
         maps=state.maps_sum.over(state.maps_count) if state.maps_sum else None,
+        dropped=None if state.kept is None else ~state.kept.cpu(),
     )
+
+
+def _looked_at(solver: Solver, dropping: Dropping | None) -> int | None:
+    """The step in which half-drawn images are looked at."""
+    if dropping is None:
+        return None
+    for level in solver.levels:
+        if level.progress >= dropping.at:
+            return level.index
+    raise UserError(
+        f"none of the {len(solver.levels)} steps starts at {dropping.at} or later, where "
+        "half-drawn images are to be dropped; do it earlier"
+    )
+
+
+@torch.inference_mode()
+def _look(batch: Batch, estimate: Estimate, dropping: Dropping, state: _State) -> None:
+    pictures = batch.model.decode(estimate.clean)
+    state.kept = ~dropping.hopeless(pictures).to(pictures.device)
+    state.halfway = estimate.clean.clone(), pictures
+
+
+@torch.inference_mode()
+def _finished(batch: Batch, sampled: Tensor, state: _State) -> tuple[Tensor, Tensor]:
+    """Latents and pictures; of those that were dropped as they were then."""
+    if state.kept is None or state.halfway is None or bool(state.kept.all()):
+        return sampled, batch.model.decode(sampled)
+    rows, (latents, images) = state.kept.nonzero()[:, 0], state.halfway
+    latents[rows] = sampled[rows]
+    if len(rows):
+        images[rows] = batch.model.decode(sampled[rows])
+    return latents, images
 
 
 @torch.inference_mode()
@@ -317,7 +397,7 @@ def _step(
     active: list[Steering],
     state: _State,
     decoder: Decoder | None,
-    on_step: Callable[[Estimate], None] | None,
+    seen: Callable[[Estimate], None],
 ) -> Tensor:
     climber = next((s for s in active if s.gradient(level) is not None), None)
     with torch.inference_mode(climber is None):
@@ -339,14 +419,13 @@ def _step(
         sampled = solver.step(output, level, sampled, batch.rngs)
         alpha, sigma = solver.arrival(level.index + 1)
         for steering in active:
-            seen = solver.scaled(sampled, level.index + 1)
-            changed = steering.arrive(seen, estimate, alpha, sigma)
-            if changed is not seen:
+            arrived = solver.scaled(sampled, level.index + 1)
+            changed = steering.arrive(arrived, estimate, alpha, sigma)
+            if changed is not arrived:
                 sampled = solver.state(changed, level.index + 1)
     if move.conditioning is not None:
         state.conditioning = move.conditioning
-    if on_step is not None:
-        on_step(estimate)
+    seen(estimate)
     return sampled
 
 
@@ -366,15 +445,18 @@ def _estimate(
     if of == "conditioning":
         followed = conditioning.text.clone().requires_grad_()
         conditioning = conditioning.with_text(followed)
-    elif of == "latents" and through == "denoiser":
+    elif of == "latents" and through in ("denoiser", "conditional"):
         latents = followed = latents.detach().clone().requires_grad_()
-    with torch.set_grad_enabled(followed is not None):
-        watch = any(s.wants_attention(level) for s in active)
-        reading = batch.reading if batch.reading and batch.reading.at(level) else None
-        denoised = batch.model.denoise(
-            latents, conditioning, level, batch.sampling.cfg_scale, watch, reading
-        )
-    state.calls += 1
+    watch = any(s.wants_attention(level) for s in active)
+    reading = batch.reading if batch.reading and batch.reading.at(level) else None
+    known = next((k for s in active if (k := s.overwrites(level)) is not None), None)
+    if known is not None and not (watch or reading or climber):
+        denoised = Denoised(level.output(known, latents), known)
+    else:
+        branch: Branch = "conditional" if through == "conditional" else "both"
+        with torch.set_grad_enabled(followed is not None):
+            denoised = _denoised(batch, state, latents, conditioning, level, watch, reading, branch)
+        state.calls += 1
     if denoised.maps is not None:
         state.maps_sum = state.maps_sum.plus(denoised.maps) if state.maps_sum else denoised.maps
         state.maps_count += 1
@@ -397,6 +479,28 @@ def _estimate(
         batch.region,
     )
     return estimate, output, followed
+
+
+def _denoised(
+    batch: Batch,
+    state: _State,
+    latents: Tensor,
+    conditioning: Conditioning,
+    level: Level,
+    watch: bool,
+    reading: Reading | None,
+    branch: Branch,
+) -> Denoised:
+    """One call of the denoiser, for the images that are still drawn."""
+    scale = batch.sampling.cfg_at(level)
+    if state.kept is None or bool(state.kept.all()):
+        return batch.model.denoise(latents, conditioning, level, scale, watch, reading, branch)
+    rows = state.kept.nonzero()[:, 0]
+    reading = None if reading is None else reading.of(rows)
+    seen = batch.model.denoise(
+        latents[rows], conditioning.of(rows), level, scale, watch, reading, branch
+    )
+    return seen.among(rows, len(latents))
 
 
 def _gradient(

@@ -34,7 +34,7 @@ from activegen.diffusion.control import Control, check_fit, check_pictures, resi
 from activegen.diffusion.decoders import FullDecoder
 from activegen.diffusion.levels import Level
 from activegen.diffusion.lora import Lora, fuse
-from activegen.diffusion.model import Conditioning, Denoised
+from activegen.diffusion.model import Branch, Conditioning, Denoised
 from activegen.records import Images, Latents, UserError, fingerprint
 
 KINDS = ("json", "txt", "safetensors")  # of files; never a pickle
@@ -61,6 +61,9 @@ class StableDiffusion:
             go into whole latents.
     """
 
+    PARTS: tuple[str, ...] = ("unet", "vae", "text_encoder")  # with weights: their folders
+    BESIDE: str | None = None  # the text: what diffusers calls ``addition_embed_type``
+
     def __init__(
         self,
         unet: UNet2DConditionModel,
@@ -77,9 +80,9 @@ class StableDiffusion:
         self.vae: Any = vae.eval()
         self.text_encoder: Any = text_encoder.eval()
         self.tokenizer, self.scheduler, self.name = tokenizer, scheduler, name
-        for part in (unet, vae, text_encoder):
+        for part in self._parts:
             part.requires_grad_(False)
-        _check_family(name, unet, vae, text_encoder)
+        _check_family(name, unet, vae, self._text_width, self.BESIDE)
         self.latent_channels: int = self.vae.config.latent_channels
         self.factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.size = size or self._trained_size
@@ -95,6 +98,7 @@ class StableDiffusion:
             net.to(self.unet.device).eval().requires_grad_(False)
         self.full = FullDecoder(vae)
         self._recorder = Recorder(unet)
+        self._compiled: Any = None
 
     @classmethod
     def load(
@@ -106,56 +110,102 @@ class StableDiffusion:
         controls: Sequence[Control] = (),
         size: tuple[int, int] | None = None,
         loras: Sequence[Lora] = (),
+        compiled: bool = False,
+        channels_last: bool = False,
     ) -> "StableDiffusion":
         """From a folder in diffusers' layout (or a Hub id where there is a network).
 
         In bfloat16 the autoencoder stays in float32: 8-bit pictures need more than its 8 bits.
         ``loras`` are added to the weights in float32, before these are rounded to ``dtype``.
+        ``compiled`` and ``channels_last`` are for speed alone, as in :meth:`hasten`.
 
         Raises:
             UserError: a part is missing, a pickle instead of safetensors, a LoRA that does not fit,
                 or as the class does.
         """
-        folder = _folder(str(path))
+        folder = folder_of(path)
         safe: dict[str, Any] = {"use_safetensors": True}
         try:
             scheduler = _scheduler(folder)
-            tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+            texts = cls._texts(folder)
             unet: Any = UNet2DConditionModel.from_pretrained(
                 folder / "unet", torch_dtype=torch.float32 if loras else dtype, **safe
             )
-            precise = torch.float32 if dtype == torch.bfloat16 else dtype
+            precise = cls._precise(folder, dtype)
             vae: Any = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=precise, **safe)
-            text_encoder: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", **safe)
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(
                 f"'{path}' cannot be loaded as Stable Diffusion with safetensors weights; give a "
                 f"folder in diffusers' layout: {error}"
             ) from error
+        tokenizer = texts["tokenizer"]
         if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
             raise UserError(f"'{path}' cannot be loaded: its tokenizer has no vocabulary")
         for lora in loras:
-            fuse(lora, unet, text_encoder.float())
+            fuse(lora, unet, texts["text_encoder"].float())
         if unet.dtype != dtype:
             unet.to(dtype)
+        for part in texts.values():
+            if isinstance(part, torch.nn.Module):
+                part.to(device, dtype)
         made = cls(
             unet.to(device),
             vae.to(device),
-            text_encoder.to(device, dtype),
-            tokenizer,
-            scheduler,
-            Path(path).name,
-            attention_size,
-            controls,
-            size,
+            scheduler=scheduler,
+            name=Path(path).name,
+            attention_size=attention_size,
+            controls=controls,
+            size=size,
+            **texts,
         )
         made.loras = tuple(loras)
+        made.hasten(compiled, channels_last)
         return made
+
+    def hasten(self, compiled: bool = False, channels_last: bool = False) -> None:
+        """For speed alone; results agree within the tolerance of the number format.
+
+        Args:
+            compiled: by torch.compile, the denoiser's calls without a gradient in which nobody
+                reads attention; on a GPU as CUDA graphs. The first call takes a minute.
+            channels_last: memory in that order in denoiser, ControlNets and autoencoder.
+        """
+        if channels_last:
+            for part in self._drawing:
+                part.to(memory_format=torch.channels_last)
+        if compiled:
+            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            self._compiled = torch.compile(self.unet, mode=mode)
+
+    @property
+    def _drawing(self) -> list[Any]:
+        """Parts that are called in each step, or that gradients pass through."""
+        return [self.unet, self.vae, *(control.net for control in self.controls)]
+
+    def checkpoint(self) -> bool:
+        """From now on gradients recompute what they need instead of keeping it; False: they did.
+
+        Chen et al. (2016), https://arxiv.org/abs/1604.06174: less memory for one more forward.
+        """
+        new = [part for part in self._drawing if not part.is_gradient_checkpointing]
+        for part in new:
+            part.enable_gradient_checkpointing()
+        return bool(new)
+
+    @property
+    def _weight(self) -> Tensor:
+        """One that stands for all: to ask diffusers walks through every module, in each call."""
+        return self.unet.conv_in.weight
 
     @property
     def device(self) -> torch.device:
         """Where the denoiser is."""
-        return self.unet.device
+        return self._weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the denoiser computes."""
+        return self._weight.dtype
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:
@@ -168,6 +218,14 @@ class StableDiffusion:
         return self.unet.config.in_channels > self.latent_channels
 
     @property
+    def _parts(self) -> list[Any]:
+        return [getattr(self, name) for name in self.PARTS]
+
+    @property
+    def _text_width(self) -> int:
+        return self.text_encoder.config.hidden_size
+
+    @property
     def _trained_size(self) -> tuple[int, int]:
         side = self.unet.config.sample_size
         height, width = (side, side) if isinstance(side, int) else side
@@ -175,9 +233,8 @@ class StableDiffusion:
 
     def made_by(self) -> dict[str, str]:
         """Name, content and versions, for provenance."""
-        parts = (self.unet, self.vae, self.text_encoder)
         facts: dict[str, Any] = {
-            "weights": [weights for part in parts for weights in _some(part)],
+            "weights": [weights for part in self._parts for weights in _some(part)],
             "levels": self.scheduler.alphas_cumprod[::100].tolist(),
             "prediction": self.scheduler.config.prediction_type,
         }
@@ -214,12 +271,15 @@ class StableDiffusion:
                 ControlNet.
         """
         check_pictures(self.controls, control, self.size)
-        text = self._encoded(list(prompts))
+        text, pooled = self._encoded(list(prompts))
+        without, of_all = self._encoded([negative])
         return Conditioning(
             text,
-            self._encoded([negative]).expand_as(text),
+            without.expand_as(text),
             focus(self.tokenizer, prompts, words).to(self.device),
             tuple(picture.to(self.device) for picture in control),
+            pooled=pooled,
+            negative_pooled=None if of_all is None else of_all.expand(len(text), -1),
         )
 
     @torch.no_grad()
@@ -241,7 +301,7 @@ class StableDiffusion:
         Raises:
             UserError: a word is empty or not in its prompt, or an image has none.
         """
-        text = self._encoded(list(prompts)) if attribution else None
+        text = self._encoded(list(prompts))[0] if attribution else None
         return Words(foci(self.tokenizer, prompts, words).to(self.device), text)
 
     @torch.no_grad()
@@ -276,11 +336,15 @@ class StableDiffusion:
         cfg_scale: float,
         attention: bool = False,
         reading: Reading | None = None,
+        branch: Branch = "both",
     ) -> Denoised:
         """One call of the denoiser, differentiable in latents and conditioning.
 
         Ho & Salimans (2022), https://arxiv.org/abs/2207.12598, with diffusers' convention:
         ``cfg_scale`` 1 or less is the prompt alone.
+
+        Where the gradient does not pass through the half without the prompt, that half is computed
+        without a graph: with ``branch`` "conditional", and always where it is the text's alone.
 
         Raises:
             UserError: pictures of ``conditioning`` that do not fit the model, or too few or many;
@@ -291,8 +355,8 @@ class StableDiffusion:
         word = Words(conditioning.focus.unsqueeze(1))
         guide = Hearing(word, (self.attention_size,), shape) if attention else None
         heard = reading.hearing(shape) if reading else None
-        with self._recorder.listening(guide, heard):
-            output = self._guided(latents, conditioning, level, cfg_scale)
+        hearings = tuple(one for one in (guide, heard) if one is not None)
+        output = self._guided(latents, conditioning, level, cfg_scale, branch, hearings)
         return Denoised(
             output,
             level.clean(output, latents),
@@ -311,25 +375,51 @@ class StableDiffusion:
         return self.full(latents).clamp(0, 1)
 
     def _guided(
-        self, latents: Tensor, conditioning: Conditioning, level: Level, cfg_scale: float
+        self,
+        latents: Tensor,
+        conditioning: Conditioning,
+        level: Level,
+        cfg_scale: float,
+        branch: Branch,
+        hearings: Sequence[Hearing],
     ) -> Tensor:
+        text, negative = conditioning.text, conditioning.negative
         if cfg_scale <= 1:
-            return self._unet(latents, conditioning.text, conditioning, level)
-        both = torch.cat([conditioning.negative, conditioning.text])
-        twice = torch.cat([latents, latents])
-        without, with_prompt = self._unet(twice, both, conditioning, level).chunk(2)
+            return self._unet(latents, text, conditioning, level, hearings)
+        followed = torch.is_grad_enabled() and (latents.requires_grad or text.requires_grad)
+        if followed and (branch == "conditional" or not latents.requires_grad):
+            with torch.no_grad():
+                without = self._unet(latents, negative, conditioning, level, prompted=False)
+            with_prompt = self._unet(latents, text, conditioning, level, hearings)
+        else:
+            both, twice = torch.cat([negative, text]), torch.cat([latents, latents])
+            without, with_prompt = self._unet(twice, both, conditioning, level, hearings).chunk(2)
         return without + cfg_scale * (with_prompt - without)
 
     def _unet(
-        self, latents: Tensor, text: Tensor, conditioning: Conditioning, level: Level
+        self,
+        latents: Tensor,
+        text: Tensor,
+        conditioning: Conditioning,
+        level: Level,
+        hearings: Sequence[Hearing] = (),
+        prompted: bool = True,
     ) -> Tensor:
-        latents, text = latents.to(self.unet.dtype), text.to(self.unet.dtype)
+        latents, text = latents.to(self.dtype), text.to(self.dtype)
         extra = conditioning.extra
-        added = residuals(self.controls, conditioning.control, latents, text, level)
+        beside = self._beside(conditioning, latents, prompted)
+        added = residuals(
+            self.controls, conditioning.control, latents, text, level, prompted, beside
+        )
         if extra is not None:
             extra = extra.to(latents).repeat(len(latents) // len(extra), 1, 1, 1)
             latents = torch.cat([latents, extra], 1)
-        return self.unet(latents, level.timestep, text, **added).sample.float()
+        hasty = self._compiled is not None and not hearings and not torch.is_grad_enabled()
+        net: Any = self._compiled if hasty else self.unet
+        with self._recorder.listening(*hearings):
+            seen = net(latents, level.timestep, text, added_cond_kwargs=beside, **added)
+        output = seen.sample.float()
+        return output.clone() if hasty else output  # CUDA graphs write into the same memory again
 
     def _check(self, conditioning: Conditioning, latents: Tensor) -> None:
         height, width = latents.shape[-2] * self.factor, latents.shape[-1] * self.factor
@@ -361,31 +451,65 @@ class StableDiffusion:
         shift = self.vae.config.shift_factor or 0.0
         return ((latents - shift) * self.vae.config.scaling_factor).float()
 
-    def _encoded(self, prompts: list[str]) -> Tensor:
-        tokens = self.tokenizer(
+    def _encoded(self, prompts: list[str]) -> tuple[Tensor, Tensor | None]:
+        """States of the tokens, and of the whole prompt if the family has one."""
+        tokens = self._tokens(self.tokenizer, prompts)
+        use_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
+        mask = tokens["attention_mask"] if use_mask else None
+        states = self.text_encoder(tokens["input_ids"], attention_mask=mask).last_hidden_state
+        return states.float(), None
+
+    def _tokens(self, tokenizer: Any, prompts: list[str]) -> Any:
+        return tokenizer(
             prompts,
             padding="max_length",
-            max_length=self.tokenizer.model_max_length,
+            max_length=tokenizer.model_max_length,
             truncation=True,
             return_tensors="pt",
         ).to(self.device)
-        use_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
-        mask = tokens["attention_mask"] if use_mask else None
-        return self.text_encoder(tokens["input_ids"], attention_mask=mask).last_hidden_state.float()
+
+    def _beside(
+        self, conditioning: Conditioning, latents: Tensor, prompted: bool
+    ) -> dict[str, Tensor] | None:
+        """What else the denoiser sees of these rows; those with the prompt are last."""
+        return None
+
+    @classmethod
+    def _texts(cls, folder: Path) -> dict[str, Any]:
+        """What the family's text needs, by its names in the class."""
+        return {
+            "tokenizer": CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+            "text_encoder": CLIPTextModel.from_pretrained(
+                folder / "text_encoder", use_safetensors=True
+            ),
+        }
+
+    @classmethod
+    def _precise(cls, folder: Path, dtype: torch.dtype) -> torch.dtype:
+        """Of the autoencoder."""
+        return torch.float32 if dtype == torch.bfloat16 else dtype
 
 
-def _folder(path: str) -> Path:
-    """The folder itself, or the Hub's files of that name, brought here or found in the cache."""
+def folder_of(path: str | Path) -> Path:
+    """The folder itself, or the Hub's files of that name, brought here or found in the cache.
+
+    Raises:
+        UserError: there is neither.
+    """
+    path = str(path)
     if Path(path).expanduser().is_dir():
         return Path(path).expanduser()
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise UserError(f"no model at '{path}'; give a folder in diffusers' layout")
-    parts = ("scheduler", "tokenizer", "unet", "vae", "text_encoder")
+    parts = ("scheduler", "tokenizer*", "unet", "vae", "text_encoder*")
     try:
         return Path(
             snapshot_download(
                 path,
-                allow_patterns=[f"{part}/*.{kind}" for part in parts for kind in KINDS],
+                allow_patterns=[
+                    "model_index.json",
+                    *(f"{part}/*.{kind}" for part in parts for kind in KINDS),
+                ],
                 ignore_patterns=["*.fp16.*", "*.non_ema.*"],
             )
         )
@@ -422,18 +546,17 @@ def _check_size(size: tuple[int, int], factor: int) -> None:
         )
 
 
-def _check_family(name: str, unet: Any, vae: Any, text_encoder: Any) -> None:
-    """Refuses denoisers that want more than latents, level, one text and a picture to inpaint."""
+def _check_family(name: str, unet: Any, vae: Any, text_width: int, beside: str | None) -> None:
+    """Refuses denoisers that want other than latents, level, text and a picture to inpaint."""
     wrong = {
         "an embedded guidance scale": unet.config.time_cond_proj_dim is not None,
-        "more conditions than the text (SDXL and its like)": (
-            unet.config.addition_embed_type is not None or unet.config.class_embed_type is not None
+        f"{unet.config.addition_embed_type or 'nothing'} besides the text (SDXL: text_time)": (
+            unet.config.addition_embed_type != beside
         ),
+        "classes": unet.config.class_embed_type is not None,
         "other latents than its autoencoder's": unet.config.in_channels
         not in (vae.config.latent_channels, 2 * vae.config.latent_channels + 1),
-        "another text encoder": (
-            unet.config.cross_attention_dim != text_encoder.config.hidden_size
-        ),
+        "another text encoder": unet.config.cross_attention_dim != text_width,
     }
     for what, found in wrong.items():
         if found:

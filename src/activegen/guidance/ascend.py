@@ -31,8 +31,11 @@ class Ascend:
 
     Args:
         of: what is moved.
-        through: "denoiser" differentiates the whole step, "decoder" takes the denoiser's output as
-            constant (only for latents and clean, which then have the same direction).
+        through: "denoiser" differentiates the whole step; "conditional" too, but of
+            classifier-free guidance only the half with the prompt, which is as good as the text's
+            own gradient, and for latents leaves a term away for half of the backward; "decoder"
+            takes the denoiser's output as constant (only for latents and clean, which then have the
+            same direction).
         objectives: their values are summed; weigh them with ``Weighted``.
         step: length of a move: in units of the moved tensor's norm, for the text in its own units;
             0 = unguided.
@@ -59,7 +62,7 @@ class Ascend:
             raise UserError("Ascend has no objectives; give at least one")
         if self.of == "conditioning" and self.through == "decoder":
             raise UserError("the text acts through the denoiser; write through='denoiser'")
-        if self.of == "clean" and self.through == "denoiser":
+        if self.of == "clean" and self.through != "decoder":
             raise UserError("the clean latents come after the denoiser; write through='decoder'")
         if self.of != "conditioning" and self.radius:
             raise UserError("radius bounds the text only; latents have no fixed origin")

@@ -8,10 +8,11 @@ import torch
 
 from activegen.diffusion.levels import Level
 from activegen.diffusion.sampling import Batch, Estimate, Steering
-from activegen.guidance.regions import ATTENTION, Region
+from activegen.guidance.regions import ATTENTION, EVERYWHERE, Region
 from activegen.records import Latents, UnknownWord, UserError
 
 NEGLIGIBLE = 0.01  # share of the strength below which nothing is pulled
+WHOLE = 0.999  # share of the way from which the denoiser's part is nothing
 
 Trajectory = Literal["deterministic", "ancestral"]
 
@@ -25,8 +26,9 @@ class ReferencePull:
 
     Huang et al. (2024), https://arxiv.org/abs/2403.06517, whose gamma_t is our weight: about 1,
     0.5 at ``until`` and nothing later; their 12.5 of 40 steps is 0.3125, and one step is 0.025.
-    Differs from their code in the mask, see ``regions.Attention``, and in that a weight under 1 %
-    of the strength is 0.
+    Differs from their code in the mask, see ``regions.Attention``, in that a weight under 1 % of
+    the strength is 0, and in that the denoiser is not asked in steps that go at least 99.9 % of the
+    way everywhere.
 
     Args:
         mask: where; ``Everywhere()`` is their "image guidance" without the mask.
@@ -83,6 +85,10 @@ class _Pulling(Steering):
 
     def wants_attention(self, level: Level) -> bool:
         return self.term.mask.wants_attention
+
+    def overwrites(self, level: Level) -> Latents | None:
+        whole = self.term.mask == EVERYWHERE and self.term.weight(level.progress) >= WHOLE
+        return self.reference if whole else None
 
     def arrive(self, latents: Latents, estimate: Estimate, alpha: float, sigma: float) -> Latents:
         if self.walk is None:

@@ -120,6 +120,9 @@ class _Within(Steering):
     def arrive(self, latents: Latents, estimate: Estimate, alpha: float, sigma: float) -> Latents:
         return self.inner.arrive(latents, estimate, alpha, sigma)
 
+    def overwrites(self, level: Level) -> Latents | None:
+        return self.inner.overwrites(level)
+
 
 def _name(inner: object) -> str:
     return type(inner).__name__

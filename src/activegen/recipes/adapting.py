@@ -43,6 +43,7 @@ from activegen.diffusion.adapting import (
     adapt_control,
     adapt_full,
     adapt_lora,
+    check_adaptable,
     save_model,
     tokenised,
 )
@@ -101,6 +102,7 @@ def adapt(recipe: Recipe, out: Path, observer: Observer = silent) -> dict[str, A
     generator.check_prompts(place.tokenizer(), prompts, real.classes)
     spec = recipe.model.model_copy(update={"dtype": "float32"})
     model = place.load(spec, generator.device(recipe.model.device))
+    check_adaptable(model)
     pictures = Pictures.read(
         real,
         model,

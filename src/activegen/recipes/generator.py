@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,11 +16,13 @@ from activegen.data.prompts import Prompts, prompts_for
 from activegen.diffusion.attention import focus
 from activegen.diffusion.control import Control
 from activegen.diffusion.decoders import Decoder, LinearDecoder, TinyDecoder
+from activegen.diffusion.families import family
 from activegen.diffusion.levels import SCHEDULERS
 from activegen.diffusion.lora import Lora
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Sampling
 from activegen.diffusion.stable_diffusion import StableDiffusion
+from activegen.diffusion.stable_diffusion_xl import ZEROS, index_of
 from activegen.loop.task import Real
 from activegen.precision import fast_dtype
 from activegen.recipes.schema import ControlSpec, ModelSpec, Recipe
@@ -29,7 +31,6 @@ from activegen.store.files import open_folder
 from activegen.zoo import LAND_COVER, LAND_COVER_SCENES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PARTS = ("unet", "vae", "text_encoder")
 ENDS = 2**20  # bytes at both ends of a weights file that name its content
 PAIRS = 32  # latents and pictures that a linear decoder is fitted on
 
@@ -41,22 +42,23 @@ class Place:
     Args:
         path: a folder, or a Hub id.
         folder: the folder; None for a Hub id, which nothing is known of before it is loaded.
-        parts: its sub-folders; "" where the folder itself is the only one.
+        parts: its sub-folders with weights; "" where the folder itself is the only one.
     """
 
     path: str
     folder: Path | None
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = StableDiffusion.PARTS
 
     @classmethod
     def of(cls, path: str, scenes: bool = False) -> "Place":
         """What a recipe means by ``model.path``; the embedded one draws tiles or scenes.
 
         Raises:
-            UserError: there is no such folder.
+            UserError: there is no such folder, or its model_index.json is damaged.
         """
         embedded = LAND_COVER_SCENES if scenes else LAND_COVER
-        return cls._of(path, embedded, "model.path", PARTS)
+        found = cls._of(path, embedded, "model.path", StableDiffusion.PARTS)
+        return replace(found, parts=family(found.folder).PARTS) if found.folder else found
 
     @classmethod
     def of_control(cls, path: str) -> "Place":
@@ -88,6 +90,9 @@ class Place:
             return fingerprint(self.path)
         digest = hashlib.sha256()
         others = () if self.parts == ("",) else ("tokenizer", "scheduler")
+        if "text_encoder_2" in self.parts:
+            others = (*others, "tokenizer_2")
+            digest.update(str(index_of(self.folder).get(ZEROS)).encode())
         for part in (*self.parts, *others):
             for file in sorted((self.folder / part).glob("*")):
                 if file.suffix in (".json", ".txt", ".safetensors"):
@@ -150,7 +155,7 @@ class Place:
             )
             for of in controls
         ]
-        return StableDiffusion.load(
+        return family(self.path).load(
             self.path,
             device,
             dtype,
@@ -158,11 +163,17 @@ class Place:
             controls=nets,
             size=spec.size,
             loras=[Lora.load(of.path, of.scale) for of in spec.lora or ()],
+            compiled=spec.compile,
+            channels_last=spec.channels_last,
         )
 
 
-def device(name: str) -> torch.device:
+def device(name: str, key: str = "model.device") -> torch.device:
     """ "auto" is a GPU where there is one.
+
+    Args:
+        name: as torch has it, or "auto".
+        key: of the recipe, that says so.
 
     Raises:
         UserError: torch cannot use it here.
@@ -174,9 +185,7 @@ def device(name: str) -> torch.device:
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(
-            f"model.device '{name}' is not usable here: {reason}; try 'auto'"
-        ) from error
+        raise UserError(f"{key} '{name}' is not usable here: {reason}; try 'auto'") from error
 
 
 def prompts_of(recipe: Recipe, classes: Sequence[str]) -> Prompts:
@@ -214,7 +223,7 @@ def check_prompts(tokenizer: CLIPTokenizer, prompts: Prompts, classes: Sequence[
 
 
 def check_sampling(sampling: Sampling) -> None:
-    """Looks for a scheduler that we do not know, and for no steps.
+    """Looks for a scheduler that we do not know, for no steps, and for an empty interval.
 
     Raises:
         UserError: there is such a thing.
@@ -223,6 +232,12 @@ def check_sampling(sampling: Sampling) -> None:
         choose(SCHEDULERS, sampling.scheduler, "sampling.scheduler")
     if sampling.num_steps < 1:
         raise UserError(f"sampling.num_steps is {sampling.num_steps}; give at least 1")
+    start, stop = sampling.cfg_interval
+    if not 0 <= start < stop <= 1:
+        raise UserError(
+            f"sampling.cfg_interval is [{start:g}, {stop:g}]; give two shares of the steps, from 0 "
+            "to 1, the smaller first"
+        )
 
 
 def check_decoder(word: str) -> None:
