@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +7,12 @@ import torch
 import colours
 import tiny
 from activegen.diffusion.sampling import Sampling
-from activegen.guidance import MemoryBank
+from activegen.guidance import Ascend, Informative, MemoryBank
 from activegen.loop.generating import Generator, batches
+from activegen.loop.judging import DROPPED, HOPELESS, Opinion, trusting
 from activegen.loop.rounds import Learners
-from activegen.records import Request
+from activegen.records import Request, Sample, UserError
+from activegen.scores import entropy
 from activegen.store import from_png
 
 
@@ -71,6 +75,56 @@ def test_the_reference_matters():
     one = drawing((0, [request(5, "guided", "train/3")]))[1][0].image
     other = drawing((0, [request(5, "guided", "train/0")]))[1][0].image
     assert one != other
+
+
+class Doubtful:
+    """Refuses every second picture, and keeps what it saw."""
+
+    def __init__(self):
+        self.seen: list[tuple[torch.Tensor, Sample]] = []
+
+    def __call__(self, image, sample):
+        self.seen.append((image, sample))
+        return Opinion("label" if sample.request.seed % 2 else "", {})
+
+
+def test_what_is_hopeless_half_drawn_is_not_finished():
+    plan, check = [request(5), request(6), request(7)], Doubtful()
+    whole = generator()((0, plan))[1]
+    _, samples = replace(generator(), preview=(0.4, check))((0, plan))
+    assert [sample.request.seed for _, sample in check.seen] == [5, 6, 7]
+    assert [DROPPED in sample.scores for sample in samples] == [True, False, True]
+    assert samples[0].scores[DROPPED] == 0.4
+    for half, (picture, _) in zip(samples[::2], check.seen[::2], strict=True):
+        assert torch.equal(from_png(half.image), picture)
+    difference = from_png(samples[1].image).int() - from_png(whole[1].image).int()
+    assert difference.abs().max() <= 1
+    verdicts = trusting(torch.zeros(0, 3, 16, 16)).verdicts(
+        plan, samples, torch.zeros(0, 3, 16, 16)
+    )
+    assert [verdict.reason for verdict in verdicts] == [HOPELESS, "", HOPELESS]
+
+
+def test_short_of_memory_gradients_recompute_and_then_it_is_an_error(monkeypatch):
+    climbing = Ascend("latents", "denoiser", (Informative(generator().learner, entropy),), 0.05)
+    steering = {"guided": [climbing]}
+    plan = [request(5, "guided")]
+    _, (expected,) = replace(generator(), steering=steering)((0, plan))
+    drawing, fails = replace(generator(), steering=steering), [1]
+    inner = drawing.model.denoise
+
+    def full(*args, **kwargs):
+        if torch.is_grad_enabled() and fails and fails.pop():
+            raise torch.OutOfMemoryError("full")
+        return inner(*args, **kwargs)
+
+    monkeypatch.setattr(drawing.model, "denoise", full)
+    _, (made,) = drawing((0, plan))
+    assert drawing.model.unet.is_gradient_checkpointing  # type: ignore[attr-defined]
+    assert (from_png(made.image).int() - from_png(expected.image).int()).abs().max() <= 1
+    fails.append(1)
+    with pytest.raises(UserError, match=r"loop\.batch"):
+        drawing((0, plan))
 
 
 def test_what_is_not_finite_is_no_sample():

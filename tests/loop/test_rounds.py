@@ -17,7 +17,7 @@ GUIDED = ArmSettings("guided", judge=True)
 
 def results(summaries: list[dict]) -> list[dict]:
     """Without the seconds, which no two runs share."""
-    return [{k: v for k, v in s.items() if k != "seconds"} for s in summaries]
+    return [{k: v for k, v in s.items() if k not in ("seconds", "cost")} for s in summaries]
 
 
 def run(folder: Path, settings: ArmSettings = GUIDED, **changes) -> list[dict]:
@@ -192,6 +192,26 @@ def test_an_arm_may_have_a_way_of_guidance_of_its_own(tmp_path):
 def test_an_arm_of_nonsense_is_refused(settings, said):
     with pytest.raises(UserError, match=said):
         ArmSettings(**settings)
+
+
+def test_an_arm_that_is_told_to_stop_only_trains(undisturbed, tmp_path):
+    loop = LoopSettings(rounds=4, generate_until=0.75, batch=2)
+    asked = []
+
+    def go_on(past):
+        asked.append(len(past))
+        return len(past) < 1
+
+    def goes_on(folder, **changes):
+        parts = colours.parts(loop=loop, **changes)
+        return list(active_generation(parts, "a", GUIDED, folder, "recipe", go_on))
+
+    summaries = goes_on(tmp_path / "whole")
+    assert [s["accepted"] > 0 for s in summaries] == [True, False, False, False]
+    assert [s.get("stopped", False) for s in summaries] == [False, True, True, False]
+    assert [s["step"] for s in summaries] == [6, 12, 18, 24]
+    assert asked == [0, 1]
+    assert goes_on(tmp_path / "whole") == summaries and asked == [0, 1]
 
 
 def test_offline_rounds_start_again(tmp_path):

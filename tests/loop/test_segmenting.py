@@ -84,7 +84,7 @@ def parts(of: Segmenting) -> Parts:
 
 def run(folder: Path, of: Segmenting, settings: ArmSettings) -> list[dict[str, Any]]:
     summaries = active_generation(parts(of), "a", settings, folder, "recipe")
-    return [{k: v for k, v in s.items() if k != "seconds"} for s in summaries]
+    return [{k: v for k, v in s.items() if k not in ("seconds", "cost")} for s in summaries]
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def same(result: dict) -> dict:
     arms = json.loads(json.dumps(result["arms"]))
     for arm in arms.values():
         for summary in arm["rounds"]:
-            summary.pop("seconds")
+            del summary["seconds"], summary["cost"]
     return arms
 
 
@@ -76,6 +76,12 @@ def test_a_run_and_what_it_leaves(settings: dict, tmp_path: Path) -> None:
         assert arm["images"] + sum(arm["rejected"].values()) == arm["proposed"]
         assert (tmp_path / "run" / "arms" / name / "model.safetensors").is_file()
     assert json.loads((tmp_path / "run" / "result.json").read_text())["arms"] == result["arms"]
+    costs = json.loads((tmp_path / "run" / "cost.json").read_text())
+    assert list(costs) == list(result["arms"])
+    for name, arm in result["arms"].items():
+        phases = sum(sum(summary["seconds"].values()) for summary in arm["rounds"])
+        assert costs[name]["total"] >= phases - 0.05
+        assert (costs[name]["mfu"]["drawing"] is None) == (name == "real_only")
     assert parse_again(tmp_path / "run" / "recipe.yaml") == recipe
     assert {event.phase for event in events} == {"read", "judge", "train", "generate", "round"}
     rounds = [(e.arm, e.done, e.total) for e in events if e.phase == "round"]

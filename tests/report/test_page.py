@@ -13,6 +13,8 @@ from activegen.report import write
 from activegen.report.cards import SHOWN
 from activegen.report.choosing import stratified
 from activegen.report.facts import Entry, read
+from activegen.report.plots import PLACE_COLOURS, cost_bars, styles
+from activegen.report.words import NBSP, NONE
 from activegen.store import Store, png
 
 EVIL = "<script>alert(1)</script>"
@@ -262,3 +264,43 @@ def test_the_choice_covers_what_is_rare():
 def test_few_samples_are_all_shown():
     few = list(many())[:10]
     assert stratified(few, SHOWN) == few
+
+
+def with_costs(run: Path) -> None:
+    """As a run writes them."""
+    whole = json.loads((run / "result.json").read_text())
+    cost = {
+        "seconds": {"train": 30.0, "denoise": 60.0, "backward": 9.0, "rest": 1.0},
+        "flops": {"train": 3e12, "denoise": 4.5e13, "backward": 9e12},
+        "possible": {"train": 3e13, "denoise": 6e13, "backward": 9e12},
+    }
+    for summary in whole["arms"]["active"]["rounds"]:
+        summary["cost"] = cost
+    (run / "result.json").write_text(json.dumps(whole))
+
+
+def test_where_the_time_went(run: Path):
+    assert "Where the time went" not in words(write(run))
+    with_costs(run)
+    seen = words(write(run)).split("Where the time went")[1].split("Recipe")[0]
+    rows = seen.replace(NONE, "/").replace(NBSP, " ")
+    assert "denoiser / / / / 2 min 00 s 60.0 % 90.0 T 75.0 %" in rows
+    assert "training of learners / / / / 1 min 00 s 30.0 % 6.00 T 10.0 %" in rows
+    assert "rest / / / / 2.0 s 1.0 % / /" in rows
+    assert "all / / 3 min 20 s 114 T" in rows
+    assert "drawing as a whole / 78.3 % training as a whole / 10.0 %" in rows
+    assert "decoder" not in rows
+
+
+def test_bars_are_as_long_as_their_seconds(run: Path):
+    with_costs(run)
+    facts = read(run)
+    uri = cost_bars(facts.arms, styles(facts.arms, facts.baseline))
+    assert uri is not None
+    svg = base64.b64decode(uri.split(",")[1]).decode()
+    edges = re.findall(r'd="M ([\d.]+) [\d.]+ \nL ([\d.]+)[^"]*"[^>]*fill: (#\w+)', svg)
+    widths = {colour: float(end) - float(begin) for begin, end, colour in edges}
+    whole = widths[PLACE_COLOURS["denoise"]]
+    for place, share in {"train": 0.5, "backward": 0.15, "rest": 1 / 60}.items():
+        assert widths[PLACE_COLOURS[place]] == pytest.approx(share * whole, rel=1e-3)
+    assert PLACE_COLOURS["decode"] not in svg and "active" not in svg

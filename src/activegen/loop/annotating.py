@@ -15,10 +15,11 @@ from torch import Tensor
 from activegen.data.prompts import Prompts
 from activegen.data.scenes import RealScenes
 from activegen.data.wording import bare, spoken
+from activegen.diffusion.attention import Maps
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.pseudo_masks import PRESETS, PseudoMasks, pseudo_masks
 from activegen.diffusion.reliability import Screen, ranked, reliability, screened
-from activegen.diffusion.sampling import Batch, Drawn, Sampling, seeded
+from activegen.diffusion.sampling import Batch, Sampling, seeded
 from activegen.loop.judging import LabelCheck, Opinion
 from activegen.loop.proposing import Origin
 from activegen.loop.segmenting import Segmenting
@@ -107,16 +108,14 @@ class Annotating(Segmenting):
     def finished(
         self,
         images: UInt8[Tensor, "b 3 h w"],
-        drawn: Drawn,
+        maps: Maps | None,
         requests: Sequence[Request],
         real: RealScenes,
     ) -> list[Finished]:
         """As they were drawn, with the masks that the attention gives them."""
-        assert drawn.maps is not None
+        assert maps is not None
         classes = _padded([request.classes for request in requests])
-        made = pseudo_masks(
-            drawn.maps, classes, self.rest, images.float() / 255, self.annotation.masks
-        )
+        made = pseudo_masks(maps, classes, self.rest, images.float() / 255, self.annotation.masks)
         mask, margin = made.mask.cpu(), made.margin.cpu()
         sure = (ranked(mask, margin) * 255).round().to(torch.uint8)
         mean = reliability(mask, margin, self.rest)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from activegen.data.images import RealImages
 from activegen.data.prompts import Prompts
+from activegen.diffusion.attention import Maps
 from activegen.diffusion.model import DiffusionModel
-from activegen.diffusion.sampling import Batch, Drawn, Sampling, seeded
+from activegen.diffusion.sampling import Batch, Sampling, seeded
 from activegen.loop.mining import Judged, MiningSettings, mine
 from activegen.loop.proposing import Origin, ProposalSettings, propose_guided, propose_plain
 from activegen.loop.task import Finished
@@ -136,7 +137,7 @@ class Classifying:
     def finished(
         self,
         images: UInt8[Tensor, "b 3 h w"],
-        drawn: Drawn,
+        maps: Maps | None,
         requests: Sequence[Request],
         real: RealImages,
     ) -> list[Finished]:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.model import DiffusionModel
-from activegen.diffusion.sampling import Drawn, Sampling, Term, sample
+from activegen.diffusion.sampling import Drawn, Dropping, Sampling, Term, sample
+from activegen.loop.judging import DROPPED, LabelCheck
 from activegen.loop.task import Finished, Real, Task
-from activegen.records import Request, Sample, TaskModel, choose
+from activegen.records import Request, Sample, TaskModel, UserError, choose
 from activegen.scores import SCORES, entropy
 from activegen.store import from_png, png
 
@@ -47,6 +48,8 @@ class Generator:
         measured: which, names in ``scores.SCORES``.
         decoder: for the pictures that gradients see; None = the model's own.
         made_by: the model's name and content, where it is known already.
+        preview: when to look at half-drawn pictures, and what must be said of their labels for them
+            to be finished; None finishes all.
     """
 
     task: Task
@@ -58,14 +61,15 @@ class Generator:
     measured: Sequence[str] = ("entropy", "cross_entropy")
     decoder: Decoder | None = None
     made_by: dict[str, str] = field(default_factory=dict)
+    preview: tuple[float, LabelCheck] | None = None
 
     def __call__(self, job: Job) -> tuple[int, list[Sample]]:
         """The job's number and a sample for each request whose latents are finite."""
         number, requests = job
         drawn = self.draw(requests)
-        images = (drawn.images * 255).round().to(torch.uint8).cpu()
+        images = _in_8_bits(drawn.images)
         finite = drawn.latents.flatten(1).isfinite().all(1).tolist()
-        made = self.task.finished(images, drawn, requests, self.real)
+        made = self.task.finished(images, drawn.maps, requests, self.real)
         samples = [
             self._sample(request, index, made[index], drawn)
             for index, request in enumerate(requests)
@@ -74,28 +78,57 @@ class Generator:
         return number, samples
 
     def draw(self, requests: Sequence[Request]) -> Drawn:
-        """Latents and pictures of requests that are drawn in one way."""
+        """Latents and pictures of requests that are drawn in one way.
+
+        Raises:
+            UserError: they do not fit into memory, even with gradients that recompute.
+        """
         terms = choose(self.steering, requests[0].steering, "way of drawing")
         batch = self.task.batch(requests, self.model, self.sampling, self.real)
-        return sample(batch, terms, self.decoder)
+        dropping = self._dropping(requests)
+        try:
+            return sample(batch, terms, self.decoder, dropping=dropping)
+        except torch.OutOfMemoryError as error:
+            if not terms or not self.model.checkpoint():
+                raise UserError(
+                    f"{len(requests)} images at once do not fit into memory; give loop.batch less"
+                ) from error
+        return self.draw(requests)
+
+    def _dropping(self, requests: Sequence[Request]) -> Dropping | None:
+        if self.preview is None:
+            return None
+        at, check = self.preview
+
+        def hopeless(pictures: Tensor) -> Tensor:
+            made = self.task.finished(_in_8_bits(pictures), None, requests, self.real)
+            found = []
+            for request, of in zip(requests, made, strict=True):
+                known = Sample(request, b"", mask=_mask(of.target))
+                found.append(bool(check(of.image, known).reason))
+            return torch.tensor(found)
+
+        return Dropping(at, hopeless)
 
     def _sample(self, request: Request, index: int, made: Finished, drawn: Drawn) -> Sample:
         target, sure, attention = made.target, made.reliability, made.attention
         if attention is None and drawn.attention is not None:
             attention = drawn.attention[index]
-        stored, of_scene = png(made.image), target.ndim > 0
+        stored = png(made.image)
         numbers = {"skipped_gradients": float(drawn.skipped[index]), **made.numbers}
+        if self.preview is not None and drawn.dropped is not None and drawn.dropped[index]:
+            numbers[DROPPED] = self.preview[0]
         if drawn.presence is not None:
             numbers["presence"] = float(drawn.presence[index])
         measured, uncertainty = self._measured(from_png(stored), target)
         return Sample(
             request,
             stored,
-            mask=png(target.to(torch.uint8).unsqueeze(0)) if of_scene else b"",
+            mask=_mask(target),
             latents=drawn.latents[index].cpu().half().numpy().tobytes(),
             attention=b"" if attention is None else _grey(attention),
             reliability=b"" if sure is None else png(sure.unsqueeze(0)),
-            uncertainty=_grey(uncertainty) if uncertainty is not None and of_scene else b"",
+            uncertainty=_grey(uncertainty) if uncertainty is not None and target.ndim else b"",
             scores=numbers | measured,
             made_by=self.made_by or self.model.made_by(),
         )
@@ -115,6 +148,15 @@ class Generator:
             numbers["predicted"] = float(prediction.logits.mean(0).argmax(1))
         most = math.log(max(prediction.logits.shape[2], 2))
         return numbers, entropy.map(prediction, target)[0] / most
+
+
+def _in_8_bits(images: Tensor) -> Tensor:
+    return (images * 255).round().to(torch.uint8).cpu()
+
+
+def _mask(target: Tensor) -> bytes:
+    """As it is stored; nothing of a class id."""
+    return png(target.to(torch.uint8).unsqueeze(0)) if target.ndim else b""
 
 
 def _grey(values: Tensor) -> bytes:

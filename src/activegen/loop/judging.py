@@ -18,6 +18,8 @@ Thumbnails = Float[Tensor, "_ 3 16 16"]
 
 NOT_NEEDED = "not needed"  # in the plan, but the budget was filled before: no rejection
 OUTSCORED = "outscored"
+HOPELESS = "hopeless"
+DROPPED = "dropped"  # among a sample's numbers: the progress at which it was let go
 REASONS = {
     "not finite": "the denoiser diverged; there is no picture",
     "black": "a black picture",
@@ -28,6 +30,7 @@ REASONS = {
     "repeated": "a near-copy of an earlier sample",
     "label": "an independent model does not believe the label",
     "unclear": "an independent model doubts too many pixels of the mask",
+    HOPELESS: "an independent model did not believe its half-drawn picture; it was not finished",
     OUTSCORED: "fit to be trained on, but others of the round score higher",
 }
 
@@ -149,6 +152,8 @@ class Judge:
         self, image: Tensor, print_: Thumbnails, sample: Sample, earlier: Thumbnails
     ) -> Opinion:
         numbers: dict[str, float] = {}
+        if DROPPED in sample.scores:
+            return Opinion(HOPELESS, numbers)
         if broken := defect(image):
             return Opinion(broken, numbers)
         banks = {"leak": self.forbidden}

@@ -5,6 +5,10 @@ Huang et al. (2024), https://arxiv.org/abs/2403.06517, who generate after each e
 half.
 *Offline* (``restart``): each round trains a new learner on all that was accepted before.
 
+With ``overlap`` the images that a round asks for are drawn while the next one trains, so they are
+trained on one round later. Which ones a learner sees follows from the number of its round alone,
+never from which work was done first.
+
 A run that was killed goes on where it was: the store knows which images exist, each learner's state
 is saved at the end of its round and once a minute, and everything else follows from the seeds.
 """
@@ -13,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,12 +32,33 @@ from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Sampling, Term
 from activegen.guidance.memory_bank import MemoryBank
 from activegen.loop.executor import Executor, LocalExecutor
-from activegen.loop.generating import Generator, batches
-from activegen.loop.judging import NOT_NEEDED, OUTSCORED, Judge
+from activegen.loop.generating import Generator, Job, batches
+from activegen.loop.judging import NOT_NEEDED, OUTSCORED, Judge, LabelCheck
+from activegen.loop.metered import Metered, count_training, drawing_peak, training_peak
+from activegen.loop.metering import (
+    EVALUATE,
+    JUDGE,
+    MEASURE,
+    MINE,
+    START,
+    STORE,
+    TRAIN,
+    WAIT,
+    Cost,
+    Meter,
+)
 from activegen.loop.mining import MiningSettings
 from activegen.loop.proposing import PLAIN, Origin
 from activegen.loop.task import Real, Task
-from activegen.records import Request, TaskModel, UserError, Verdict, choose, fingerprint
+from activegen.records import (
+    Request,
+    Sample,
+    TaskModel,
+    UserError,
+    Verdict,
+    choose,
+    fingerprint,
+)
 from activegen.scores import SCORES
 from activegen.store import RoundStore, Store, from_png
 from activegen.tasks.augment import AUGMENTATIONS
@@ -40,6 +66,8 @@ from activegen.tasks.learner import Learner, weights_hash
 from activegen.tasks.pool import Pool
 
 SAVE_SECONDS = 60.0
+GoOn = Callable[[Sequence[Mapping[str, Any]]], bool]  # of the summaries of the rounds so far
+Made = tuple[int, list[Sample], Cost]  # the number of a job, its samples, and what they cost
 
 
 @dataclass(frozen=True)
@@ -52,9 +80,16 @@ class LoopSettings:
         restart: each round trains a new learner for all steps, instead of going on.
         batch: images drawn together; does not change any image beyond float tolerance.
         evaluate_every: rounds between evaluations on the test images; the last always is one.
+        drop_at: progress of the drawing at which the judge of labels looks at what would come of
+            it; what it rejects is not finished. Null finishes all.
+        overlap: draw the images of a round while the next one trains. They are trained on from the
+            round after that one on: each learner lacks the images of one more round. Needs at
+            least two rounds that only train.
+        workers: processes that draw; 0 draws in this one, or with ``overlap`` in one more. They
+            share this one's threads, and decide about no image.
 
     Raises:
-        UserError: a value out of its range.
+        UserError: a value out of its range, or images that would come too late.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -64,17 +99,40 @@ class LoopSettings:
     restart: bool = False
     batch: int = 16
     evaluate_every: int = 1
+    drop_at: float | None = None
+    overlap: bool = False
+    workers: int = 0
 
     def __post_init__(self):
         if min(self.rounds, self.batch, self.evaluate_every) < 1:
             raise UserError("loop: rounds, batch and evaluate_every must be at least 1")
         if not 0 <= self.generate_until <= 1:
             raise UserError("loop.generate_until must be between 0 and 1")
+        if self.drop_at is not None and not 0 < self.drop_at < 1:
+            raise UserError("loop.drop_at is a share of the drawing, between 0 and 1, or null")
+        if self.workers < 0:
+            raise UserError(f"loop.workers is {self.workers}; give 0 or more processes")
+        if self.overlap and 0 < self.generating > self.rounds - 2:
+            raise UserError(
+                f"loop.overlap: images of the last of {self.generating} rounds that generate would "
+                f"come too late for {self.rounds} rounds of training; give more loop.rounds or a "
+                "smaller loop.generate_until, so that two rounds only train"
+            )
 
     @property
     def generating(self) -> int:
         """How many rounds generate."""
         return min(int(self.rounds * self.generate_until + 0.5), self.rounds - 1)
+
+    @property
+    def staleness(self) -> int:
+        """Rounds that a round's images wait before they are trained on."""
+        return int(self.overlap)
+
+    @property
+    def processes(self) -> int:
+        """How many draw, beside this one."""
+        return max(self.workers, int(self.overlap))
 
 
 @dataclass(frozen=True)
@@ -166,6 +224,8 @@ class Parts:
         loop, mining: settings.
         seed: of splits, mining and proposals.
         executor: carries out the drawing.
+        source: makes the same again in another process, where the executor draws there; it is
+            pickled, and what it makes is kept as long as it stays equal. None draws with these.
     """
 
     task: Task
@@ -181,10 +241,21 @@ class Parts:
     mining: MiningSettings
     seed: int = 0
     executor: Executor = field(default_factory=LocalExecutor)
+    source: "Callable[[], Parts] | None" = None
+
+
+def always(past: Sequence[Mapping[str, Any]]) -> bool:
+    """Nothing stops the generating."""
+    return True
 
 
 def active_generation(
-    parts: Parts, arm: str, settings: ArmSettings, folder: Path, recipe: str
+    parts: Parts,
+    arm: str,
+    settings: ArmSettings,
+    folder: Path,
+    recipe: str,
+    go_on: GoOn = always,
 ) -> Iterator[dict[str, Any]]:
     """Runs one arm, or goes on with it; yields the summary of each round, past ones too.
 
@@ -194,64 +265,166 @@ def active_generation(
         settings: of the arm.
         folder: where its store and its learners live.
         recipe: fingerprint of all settings that decide about the result.
+        go_on: is asked before each round that would generate. After a no, which its summary tells
+            as "stopped", the arm only trains. With ``overlap`` the round before is not among
+            the summaries that it is shown.
 
     Raises:
         UserError: the folder belongs to another recipe, the disk is full, the training diverges.
     """
     run = _Run(parts, arm, settings, folder, recipe)
+    with run.meter.at(START):
+        _ = run.judge  # before another process asks for it
+    past: list[dict[str, Any]] = []
+    under_way: _Round | None = None
     for number in range(parts.loop.rounds):
-        stored = run.store.round(number)
-        if not stored.complete:
-            stored.close(run.round(number, stored))
-        summary = stored.summary()
-        assert summary is not None
-        yield summary
+        ended = run.store.round(number).summary()
+        if ended is None:
+            before, round = under_way, run.trained(number, past, go_on)
+            if before is not None:
+                past.append(run.ended(before))
+                yield past[-1]
+            run.begin_drawing(round)
+            under_way = round if parts.loop.overlap else None
+            ended = None if parts.loop.overlap else run.ended(round)
+        if ended is not None:
+            past.append(ended)
+            yield ended
+    if under_way is not None:
+        yield run.ended(under_way)
+
+
+@dataclass
+class _Round:
+    """A round that is under way.
+
+    Args:
+        number: of it.
+        stored: what there is of it.
+        generating: whether it asks for images.
+        summary: what is known of it.
+        seconds: that it took so far, by phase.
+        cost: so far, by finer places.
+        plan: what it asks for.
+        drawing: of that.
+    """
+
+    number: int
+    stored: RoundStore
+    generating: bool
+    summary: dict[str, Any]
+    seconds: dict[str, float]
+    cost: Cost
+    plan: list[Request] = field(default_factory=list)
+    drawing: "_Drawing | None" = None
 
 
 class _Run:
     def __init__(self, parts: Parts, arm: str, settings: ArmSettings, folder: Path, recipe: str):
+        begun = time.perf_counter()
         self.parts, self.arm, self.settings, self.folder = parts, arm, settings, folder
         self.store = Store.create_or_open(str(folder / "store"), recipe, parts.train.classes)
         self.recipe = recipe
-        self.judge = parts.judge(settings)
         self.miners = _miners(parts, settings)
         self.learners = {
             name: parts.learner() for name in {"main", *(m.learner for m in self.miners)}
         }
-        gathered = parts.task.gathered
-        self.real = {name: gathered(images) for name, images in self._seen().items()}
-        # where nothing is held out the main learner sees everything from the start
-        held_out = any(miner.learner == "main" for miner in self.miners)
-        self.everything = gathered(parts.train) if held_out else self.real["main"]
-        if not settings.real:
-            none = torch.zeros(0, dtype=torch.int64)
-            self.everything = self.real["main"] = self.everything.subset(none)
-        self.test = gathered(parts.test)
-        self._model: DiffusionModel | None = None
+        self.stopped = False
+        self.meter = Meter(self.learners["main"].device)
+        self.meter.spent(START, time.perf_counter() - begun)
 
-    def round(self, number: int, stored: RoundStore) -> dict[str, Any]:
-        """Carries out one round up to its verdicts; the summary."""
-        seconds: dict[str, float] = {}
-        generating = self.settings.generate != "none" and number < self.parts.loop.generating
-        with _Clock(seconds, "train"):
+    # made where they are needed: another process that only draws needs no images to train on
+
+    @cached_property
+    def judge(self) -> Judge:
+        return self.parts.judge(self.settings)
+
+    @cached_property
+    def real(self) -> dict[str, Pool]:
+        gathered = self.parts.task.gathered
+        found = {name: gathered(images) for name, images in self._seen().items()}
+        if not self.settings.real:
+            found["main"] = found["main"].subset(torch.zeros(0, dtype=torch.int64))
+        return found
+
+    @cached_property
+    def everything(self) -> Pool:
+        """Where nothing is held out the main learner sees it from the start."""
+        held_out = any(miner.learner == "main" for miner in self.miners)
+        if held_out and self.settings.real:
+            return self.parts.task.gathered(self.parts.train)
+        return self.real["main"]
+
+    @cached_property
+    def test(self) -> Pool:
+        return self.parts.task.gathered(self.parts.test)
+
+    @cached_property
+    def model(self) -> DiffusionModel:
+        with self.meter.at(START):
+            return self.parts.model()
+
+    def spent(self) -> Cost:
+        """Since it was asked before."""
+        with self.meter.at(MEASURE):
+            peaks = {"training": training_peak(self.learners["main"])}
+            if "model" in vars(self):
+                peaks["drawing"] = drawing_peak(self.model)
+        return self.meter.take(peaks)
+
+    def trained(self, number: int, past: Sequence[Mapping[str, Any]], go_on: GoOn) -> _Round:
+        """A round whose learners are trained and measured, and nothing more."""
+        loop, seconds = self.parts.loop, dict[str, float]()
+        generating = self.settings.generate != "none" and number < loop.generating
+        # a run that goes on may know more summaries than it did when it came here first
+        past = past[: max(number - loop.staleness, 0)]
+        stopped = generating and (
+            self.stopped or any(of.get("stopped") for of in past) or not go_on(past)
+        )
+        self.stopped |= stopped
+        generating = generating and not stopped
+        with _Clock(seconds, "train"), self.meter.at(TRAIN):
             self._train(number, miners=generating)
         summary: dict[str, Any] = {
             "round": number,
             "step": self.learners["main"].step,
             "real": len(self.real["main"] if generating else self.everything),
+            **({"stopped": True} if stopped else {}),
+            **({"staleness": loop.staleness} if loop.staleness else {}),
         }
-        with _Clock(seconds, "evaluate"):
+        with _Clock(seconds, "evaluate"), self.meter.at(EVALUATE):
             summary |= self._evaluated(number)
-        plan = stored.plan()
+        stored = self.store.round(number)
+        return _Round(number, stored, generating, summary, seconds, self.spent())
+
+    def begin_drawing(self, round: _Round) -> None:
+        """Writes the plan, and asks for the images that are surely needed."""
+        plan = round.stored.plan()
         if plan is None:
-            with _Clock(seconds, "mine"):
-                plan = self._plan(number) if generating else []
-            stored.write_plan(plan)
-        verdicts = stored.verdicts()
+            with _Clock(round.seconds, "mine"), self.meter.at(MINE):
+                plan = self._plan(round.number) if round.generating else []
+            with self.meter.at(STORE):
+                round.stored.write_plan(plan)
+        round.plan = plan
+        if plan and round.stored.verdicts() is None:
+            jobs, work = batches(plan, self.parts.loop.batch), lambda: self._work(round.number)
+            needed = self._needed(plan)
+            round.drawing = _Drawing(self.parts.executor, work, round.stored, jobs, needed)
+        round.cost = round.cost.plus(self.spent())
+
+    def ended(self, round: _Round) -> dict[str, Any]:
+        """Judges what was drawn and closes the round; its summary."""
+        verdicts = round.stored.verdicts()
         if verdicts is None:
-            verdicts = self._drawn_and_judged(number, plan, stored, seconds)
-            stored.write_verdicts(verdicts)
-        return summary | counts(verdicts) | {"seconds": seconds}
+            verdicts = self._judged_as_drawn(round)
+            with self.meter.at(STORE):
+                round.stored.write_verdicts(verdicts)
+        cost = round.cost.plus(self.spent()).plain()
+        known = round.summary | counts(verdicts)
+        round.stored.close(known | {"seconds": round.seconds, "cost": cost})
+        summary = round.stored.summary()
+        assert summary is not None
+        return summary
 
     def _seen(self) -> dict[str, Any]:
         """What each learner trains on before the mined images are merged."""
@@ -260,7 +433,8 @@ class _Run:
 
     def _train(self, number: int, miners: bool) -> None:
         loop = self.parts.loop
-        synthetic = self.parts.task.synthetic(self.store.accepted(before_round=number))
+        accepted = self.store.accepted(before_round=number - loop.staleness)
+        synthetic = self.parts.task.synthetic(accepted)
         names = list(self.learners) if miners else ["main"]
         for name in names:
             learner = self.learners[name]
@@ -306,7 +480,8 @@ class _Run:
                 learner.save(file)
                 saved = time.monotonic()
 
-        if learner.step < until:
+        if learner.step < until or not file.exists():
+            count_training(self.meter, learner, pool, until - learner.step)
             learner.train(pool, until, save_now_and_then)
             learner.save(file)
 
@@ -323,7 +498,7 @@ class _Run:
     def _plan(self, number: int) -> list[Request]:
         parts, settings = self.parts, self.settings
         rng = np.random.default_rng((parts.seed, number))
-        origin = Origin(number, self.arm, self._state())
+        origin = Origin(number, self.arm, self._state(number))
         if settings.generate == "guided":
             progress = number / max(parts.loop.generating - 1, 1)
             plan = parts.task.propose(self._judged(), parts.train, progress, origin, rng)
@@ -341,55 +516,97 @@ class _Run:
             for one in judged(self.learners[miner.learner].averaged, miner.unseen)
         ]
 
-    def _state(self) -> str:
-        """Names all that steers this round's images beside their requests."""
+    def _state(self, number: int) -> str:
+        """Names all that steers a round's images beside their requests."""
         learners = [weights_hash(self.learners[name].averaged) for name in sorted(self.learners)]
-        return fingerprint({"of": learners, "bank": self._bank().id, "recipe": self.recipe})
+        return fingerprint({"of": learners, "bank": self._bank(number).id, "recipe": self.recipe})
 
-    def _bank(self) -> MemoryBank:
-        complete = [k for k in self.store.rounds() if self.store.round(k).complete]
+    def _bank(self, number: int) -> MemoryBank:
         pairs = (
             (sample.request.target, self._latents(sample.latents))
-            for sample, _ in self.store.accepted(before_round=max(complete, default=-1) + 1)
+            for sample, _ in self.store.accepted(before_round=number)
         )
         return MemoryBank.of(pairs)
 
     def _latents(self, data: bytes) -> Tensor:
-        values = np.frombuffer(data, np.float16).reshape(self._diffusion().noise_shape)
+        values = np.frombuffer(data, np.float16).reshape(self._noise_shape)
         return torch.from_numpy(values.copy())
 
-    def _diffusion(self) -> DiffusionModel:
-        if self._model is None:
-            self._model = self.parts.model()
-        return self._model
+    @cached_property
+    def _noise_shape(self) -> tuple[int, int, int]:
+        """Asked of another process where one has the model, so that it is not loaded twice."""
+        if self.parts.source is None:
+            return self.model.noise_shape
+        return next(self.parts.executor.map(partial(_noise_shape, self._again()), [(0, [])]))
 
-    def _drawn_and_judged(
-        self, number: int, plan: list[Request], stored: RoundStore, seconds: dict[str, float]
-    ) -> list[Verdict]:
+    def _needed(self, plan: Sequence[Request]) -> int:
+        """Images that are accepted at most; of a "selected" arm all are judged."""
+        selecting = self.settings.generate == "selected"
+        return len(plan) if selecting else min(self.parts.task.budget, len(plan))
+
+    def _work(self, number: int) -> Callable[[Job], Made]:
+        """Draws and stores batches of a round, and goes on to do so while learners learn."""
+        if self.parts.source is not None:
+            return partial(_drawn, self._again(), number)
+        if self.parts.loop.overlap:
+            return self._twin.frozen(number)
+        return self._stored(number)
+
+    def _again(self) -> "_Again":
+        source, settings = self.parts.source, self.settings
+        assert source is not None
+        return _Again(source, self.arm, settings, self.folder, self.recipe)
+
+    @cached_property
+    def _twin(self) -> "_Run":
+        """The same with learners of its own."""
+        parts = replace(self.parts, model=lambda: self.model)
+        twin = _Run(parts, self.arm, self.settings, self.folder, self.recipe)
+        twin.meter = self.meter
+        return twin
+
+    def frozen(self, number: int) -> "_Stored":
+        """Draws for a round whose learners are on the disk.
+
+        Raises:
+            UserError: these are not the learners that the round was planned with.
+        """
+        for name, learner in self.learners.items():
+            learner.load(self._file(name, number))
+        stored = self.store.round(number)
+        planned = {request.state for request in stored.plan() or []}
+        if not planned <= {"", self._state(number)}:  # what is drawn plainly names none
+            raise UserError(
+                f"the learners in '{self.folder / 'learners'}' are not those that round {number} "
+                "was planned with: they or the code have changed; choose another --out folder"
+            )
+        return self._stored(number)
+
+    def _stored(self, number: int) -> "_Stored":
+        generator = Metered(self._generator(number), self.meter)
+        return _Stored(generator, self.store.round(number))
+
+    def _judged_as_drawn(self, round: _Round) -> list[Verdict]:
         """Batch by batch until the budget is filled; what is left of the plan is not drawn.
 
         Of a "selected" arm everything is drawn, and the best are kept.
         """
-        parts, selecting = self.parts, self.settings.generate == "selected"
-        present, drawn = stored.shards(), {s.request.id: s for s in stored.samples()}
-        jobs = batches(plan, parts.loop.batch)
-        missing = [job for job in jobs if job[0] not in present]
-        made = parts.executor.map(self._generator(), missing) if missing else iter(())
-        budget = parts.task.budget
-        earlier, needed = self._earlier(number), len(plan) if selecting else budget
+        selecting, seconds = self.settings.generate == "selected", round.seconds
+        drawing = "wait" if self.parts.loop.overlap else "generate"
+        budget, needed = self.parts.task.budget, self._needed(round.plan)
+        earlier = self._earlier(round.number)
         verdicts: list[Verdict] = []
         values: dict[str, float] = {}
-        for index, requests in jobs:
+        for job in batches(round.plan, self.parts.loop.batch):
+            requests = job[1]
             if needed == 0:
                 verdicts += [Verdict(request.id, False, NOT_NEEDED) for request in requests]
                 continue
-            with _Clock(seconds, "generate"):
-                if index in present:
-                    samples = [drawn[r.id] for r in requests if r.id in drawn]
-                else:
-                    _, samples = next(made)
-                    stored.write_shard(index, samples)
-            with _Clock(seconds, "judge"):
+            with _Clock(seconds, drawing), self.meter.at(WAIT):
+                assert round.drawing is not None
+                samples, cost = round.drawing.of(job)
+            round.cost = round.cost.plus(cost)
+            with _Clock(seconds, "judge"), self.meter.at(JUDGE):
                 for verdict in self.judge.verdicts(requests, samples, earlier):
                     if verdict.accepted and needed == 0:
                         verdict = replace(verdict, accepted=False, reason=NOT_NEEDED)
@@ -401,21 +618,27 @@ class _Run:
                 values |= {s.request.id: s.scores[self.settings.by] for s in samples}
         return best(verdicts, values, budget) if selecting else verdicts
 
-    def _generator(self) -> Generator:
-        """Of this round."""
+    def _generator(self, number: int) -> Generator:
+        """Of a round, with the learners as they are."""
         parts, learner = self.parts, self.learners["main"].averaged
-        model = self._diffusion()
+        model = self.model
         return Generator(
             task=parts.task,
             model=model,
             sampling=parts.sampling,
-            steering=parts.steering(Learners(learner, self._committee(), self._bank())),
+            steering=parts.steering(Learners(learner, self._committee(), self._bank(number))),
             real=parts.train,
             learner=learner,
             measured=tuple({"entropy", "cross_entropy", self.settings.by}),
             decoder=parts.decoder(model),
             made_by=model.made_by(),
+            preview=self._preview(),
         )
+
+    def _preview(self) -> tuple[float, LabelCheck] | None:
+        at = self.parts.loop.drop_at
+        check = None if at is None else self.judge.check
+        return None if at is None or check is None else (at, check)
 
     def _committee(self) -> tuple[TaskModel, ...]:
         return tuple(self.learners[name].averaged for name in sorted(self.learners))
@@ -424,6 +647,93 @@ class _Run:
         images = [from_png(s.image) for s, _ in self.store.accepted(before_round=number)]
         prints = [thumbnail(image) for image in images]
         return torch.cat(prints) if prints else torch.zeros(0, 3, 16, 16)
+
+
+class _Drawing:
+    """The samples of a plan, those that are surely needed asked for at once.
+
+    Args:
+        executor: carries it out.
+        work: of a job, which stores what it makes; found when there is a job.
+        stored: what was drawn before.
+        jobs: all of the plan.
+        needed: requests that are judged whatever comes of them; jobs behind them may replace what
+            is rejected, and are drawn one by one.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        work: Callable[[], Callable[[Job], Made]],
+        stored: RoundStore,
+        jobs: Sequence[Job],
+        needed: int,
+    ):
+        self._executor, self._find, self._present = executor, work, stored.shards()
+        self._known = {sample.request.id: sample for sample in stored.samples()}
+        begins = np.cumsum([0, *(len(requests) for _, requests in jobs)]).tolist()
+        sure = [job for job, begin in zip(jobs, begins, strict=False) if begin < needed]
+        missing = [job for job in sure if job[0] not in self._present]
+        self._sure = {number for number, _ in missing}
+        self._made = executor.map(self._work, missing) if missing else iter(())
+
+    @cached_property
+    def _work(self) -> Callable[[Job], Made]:
+        return self._find()
+
+    def of(self, job: Job) -> tuple[list[Sample], Cost]:
+        """Of a job, and what it cost elsewhere; to be asked in the order of the plan."""
+        number, requests = job
+        if number in self._present:
+            return [self._known[r.id] for r in requests if r.id in self._known], Cost()
+        if number in self._sure:
+            return next(self._made)[1:]
+        return next(self._executor.map(self._work, [job]))[1:]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Draws a batch and keeps it at once, so that a killed run loses no more than one."""
+
+    draw: Metered
+    stored: RoundStore
+
+    def __call__(self, job: Job) -> Made:
+        number, samples = self.draw(job)
+        with self.draw.meter.at(STORE):
+            self.stored.write_shard(number, samples)
+        return number, samples, self.draw.cost()
+
+
+@dataclass(frozen=True)
+class _Again:
+    """A run as it can be sent to another process, and made again there; see `_Run`."""
+
+    source: Callable[[], Parts]
+    arm: str
+    settings: ArmSettings
+    folder: Path
+    recipe: str
+
+
+@lru_cache(maxsize=1)
+def _run_again(again: _Again) -> _Run:
+    run = _Run(again.source(), again.arm, again.settings, again.folder, again.recipe)
+    run.meter = Meter.elsewhere(run.meter.device)
+    return run
+
+
+@lru_cache(maxsize=1)
+def _frozen(again: _Again, number: int) -> _Stored:
+    return _run_again(again).frozen(number)
+
+
+def _drawn(again: _Again, number: int, job: Job) -> Made:
+    return _frozen(again, number)(job)
+
+
+def _noise_shape(again: _Again, job: Job) -> tuple[int, int, int]:
+    return _run_again(again).model.noise_shape
 
 
 @dataclass(frozen=True)

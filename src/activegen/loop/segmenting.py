@@ -17,8 +17,9 @@ from torch.nn import functional
 from activegen.data.palettes import SAME, Palette, paint
 from activegen.data.prompts import Prompts
 from activegen.data.scenes import RealScenes
+from activegen.diffusion.attention import Maps
 from activegen.diffusion.model import DiffusionModel
-from activegen.diffusion.sampling import Batch, Drawn, Sampling, seeded
+from activegen.diffusion.sampling import Batch, Sampling, seeded
 from activegen.loop.objects import Mask, Object, ObjectSettings, composite, objects
 from activegen.loop.proposing import Origin
 from activegen.loop.proposing_masks import (
@@ -196,7 +197,7 @@ class Segmenting:
     def finished(
         self,
         images: UInt8[Tensor, "b 3 h w"],
-        drawn: Drawn,
+        maps: Maps | None,
         requests: Sequence[Request],
         real: RealScenes,
     ) -> list[Finished]:

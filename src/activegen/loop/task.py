@@ -10,8 +10,9 @@ from torch import Tensor
 
 from activegen.data.images import RealImages
 from activegen.data.scenes import RealScenes
+from activegen.diffusion.attention import Maps
 from activegen.diffusion.model import DiffusionModel
-from activegen.diffusion.sampling import Batch, Drawn, Sampling
+from activegen.diffusion.sampling import Batch, Sampling
 from activegen.loop.proposing import Origin
 from activegen.records import Request, Sample, TaskModel, Verdict
 from activegen.tasks.pool import Pool
@@ -100,7 +101,7 @@ class Task(Protocol):
     def finished(
         self,
         images: UInt8[Tensor, "b 3 h w"],
-        drawn: Drawn,
+        maps: Maps | None,
         requests: Sequence[Request],
         real: Any,
     ) -> list[Finished]:
@@ -108,7 +109,7 @@ class Task(Protocol):
 
         Args:
             images: that came from the sampler.
-            drawn: all else that did.
+            maps: of attention that came with them.
             requests: what was asked for.
             real: the images they may refer to.
         """

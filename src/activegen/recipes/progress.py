@@ -1,6 +1,6 @@
 """What a run tells while it works."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -88,11 +88,15 @@ class WatchedExecutor:
     tell: Callable[[int, int], None]
 
     def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-        """``work`` of each (number, requests)."""
+        """``work`` of each (number, requests), begun when the executor begins it."""
         jobs = list(jobs)
         counts = [len(job[1]) for job in jobs]  # pyright: ignore[reportIndexIssue]
+        return self._told(counts, self.inner.map(work, jobs))
+
+    def _told(self, counts: Sequence[int], results: Iterator[Result]) -> Iterator[Result]:
         done = 0
-        for count, result in zip(counts, self.inner.map(work, jobs), strict=True):
+        for count, result in zip(counts, results, strict=True):
             done += count
-            self.tell(done, sum(counts))
+            if count:
+                self.tell(done, sum(counts))
             yield result

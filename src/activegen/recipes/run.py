@@ -10,6 +10,7 @@
 <run>/arms/<arm>/learners/   states of training
 <run>/arms/<arm>/model.safetensors
 <run>/result.json            figures of each arm
+<run>/cost.json              where its seconds went
 ```
 
 The same run goes on where it was stopped.
@@ -23,15 +24,20 @@ import platform
 import sys
 import tempfile
 import time
-from dataclasses import asdict, replace
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import yaml
+from diffusers.utils import logging as of_diffusers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from transformers.utils import logging as of_transformers
 
 from activegen.data.palettes import PALETTES, Palette
 from activegen.data.prompts import Prompts
@@ -43,11 +49,19 @@ from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.guidance import Inpaint, MemoryBank
 from activegen.loop.annotating import Annotating, Screened
 from activegen.loop.classifying import Classifying
-from activegen.loop.executor import LocalExecutor
+from activegen.loop.executor import Executor, LocalExecutor, ProcessExecutor
 from activegen.loop.judging import Believed, Judge, JudgeSettings, LabelCheck, trusting
 from activegen.loop.judging_masks import BelievedPixels, MaskJudgeSettings, loss_thresholds
+from activegen.loop.metering import Cost
 from activegen.loop.proposing import ADVERSARIAL, GUIDED
-from activegen.loop.rounds import ArmSettings, Learners, Parts, active_generation
+from activegen.loop.rounds import (
+    ArmSettings,
+    GoOn,
+    Learners,
+    Parts,
+    active_generation,
+    always,
+)
 from activegen.loop.segmenting import Painting, Segmenting
 from activegen.loop.task import Real, Task
 from activegen.recipes import data, generator, steering
@@ -59,7 +73,7 @@ from activegen.recipes.progress import (
     WatchedLearner,
     silent,
 )
-from activegen.recipes.schema import ControlSpec, Recipe
+from activegen.recipes.schema import ControlSpec, Recipe, parse
 from activegen.records import TaskModel, UserError, choose, fingerprint
 from activegen.store import Store
 from activegen.store.files import open_folder
@@ -100,7 +114,17 @@ class Run:
         generator.check_sampling(self.recipe.sampling)
         generator.check_decoder(self.recipe.model.decoder)
         self._check_ways()
+        if self.recipe.loop.drop_at is not None and isinstance(self.task, Annotating):
+            raise UserError(
+                "loop.drop_at is for labels that are known before the drawing; masks from text are "
+                "not: set it to null"
+            )
         if self.generates:
+            if self.learner_device != self.device and not self.recipe.loop.processes:
+                raise UserError(
+                    "learner.device is another than model.device: another process must draw; set "
+                    "loop.workers to 1 or more, or loop.overlap"
+                )
             for place in (self.place, *self.control_places):
                 place.check()
         classes = self.data.train.classes
@@ -140,7 +164,7 @@ class Run:
         return self.conclude(arms, time.monotonic() - begun)
 
     def conclude(self, arms: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """Writes ``result.json``; what it holds."""
+        """Writes ``result.json`` and ``cost.json``; what the first holds."""
         result = {
             "recipe": self.recipe.name,
             "seed": self.recipe.seed,
@@ -148,6 +172,8 @@ class Run:
             "seconds": round(seconds, 1),
         }
         self._write("result.json", _json(result))
+        costs = {arm: Cost.of(of["rounds"]).told() for arm, of in arms.items()}
+        self._write("cost.json", _json(costs))
         return result
 
     def record(self) -> None:
@@ -249,10 +275,29 @@ class Run:
             self._loaded = self.place.load(self.recipe.model, self.device, self._controls)
         return self._loaded
 
+    def release(self) -> None:
+        """Lets go of the diffusion model; it is loaded again when it is needed."""
+        self._loaded = None
+
+    def prepare(self) -> None:
+        """Makes what arms share, so that several can be carried out at the same time."""
+        if self._judged:
+            _ = self.label_model
+        if self.generates:
+            self.decoder(self.model())
+            network = self.network()
+            self.ways(Learners(network, (network, network), MemoryBank()))  # the teacher
+
     @cached_property
     def device(self) -> torch.device:
-        """Of the diffusion model and the learner."""
+        """Of the diffusion model, and where the recipe says no other of the learner."""
         return generator.device(self.recipe.model.device)
+
+    @cached_property
+    def learner_device(self) -> torch.device:
+        """Of the learner and the judge."""
+        name = self.recipe.learner.device
+        return self.device if name is None else generator.device(name, "learner.device")
 
     def network(self) -> TaskNetwork:
         """The untrained classifier or segmenter, or a pair of them; the same in each arm."""
@@ -274,10 +319,10 @@ class Run:
         network, tell = self.network().eval(), self._tell("train", arm)
         spec, task = self.recipe.learner.co_training, self.task
         if spec is None:
-            return WatchedLearner(network, settings, self.device, tell)
+            return WatchedLearner(network, settings, self.learner_device, tell)
         assert isinstance(task, Segmenting)
         more: dict[str, Any] = {"co_training": spec, "background": task.background}
-        return WatchedCoLearner(network, settings, self.device, tell, **more)
+        return WatchedCoLearner(network, settings, self.learner_device, tell, **more)
 
     def ways(self, learners: Learners) -> dict[str, list[Any]]:
         """Ways of drawing by name."""
@@ -370,8 +415,13 @@ class Run:
         members = self.judging.members if self.judging.network else 0
         return tuple(self._seen_by(member)[0] for member in range(members))
 
-    def parts(self, arm: str) -> Parts:
-        """What the loop needs for an arm."""
+    def parts(self, arm: str, elsewhere: Executor | None = None) -> Parts:
+        """What the loop needs for an arm.
+
+        Args:
+            arm: its name.
+            elsewhere: draws in other processes; None draws in this one.
+        """
         recipe, found = self.recipe, self.data
         return Parts(
             task=self.task,
@@ -386,12 +436,25 @@ class Run:
             loop=recipe.loop,
             mining=recipe.mining,
             seed=recipe.seed,
-            executor=self.executor(arm),
+            executor=self.executor(arm, elsewhere),
+            source=None if elsewhere is None else self._source(arm),
         )
 
-    def executor(self, arm: str) -> WatchedExecutor:
-        """Carries out the drawing."""
-        return WatchedExecutor(LocalExecutor(), self._tell("generate", arm))
+    def executor(self, arm: str, elsewhere: Executor | None = None) -> WatchedExecutor:
+        """Carries out the drawing, in this process if nobody else does."""
+        return WatchedExecutor(elsewhere or LocalExecutor(), self._tell("generate", arm))
+
+    def _source(self, arm: str) -> "Source":
+        """In other processes everything is where the diffusion model is."""
+        there = self.recipe.learner.model_copy(update={"device": None})
+        recipe = self.recipe.model_copy(update={"learner": there})
+        return Source(recipe.yaml(), self.folder, arm)
+
+    def _processes(self, arm: str) -> AbstractContextManager[ProcessExecutor | None]:
+        """Those that draw for an arm; they are asked for nothing where all is drawn."""
+        count = self.recipe.loop.processes
+        generates = self.recipe.arms[arm].generate != "none"
+        return ProcessExecutor(count) if count and generates else nullcontext()
 
     def decoder(self, model: DiffusionModel, folder: Path | None = None) -> Decoder | None:
         """For pictures that gradients see; None is the model's own.
@@ -433,8 +496,12 @@ class Run:
         """Whether nothing of an arm is left to do."""
         return (self.folder / "arms" / arm / "model.safetensors").exists()
 
-    def arm(self, arm: str) -> dict[str, Any]:
+    def arm(self, arm: str, go_on: GoOn = always) -> dict[str, Any]:
         """Carries out one arm, or what is left of it; its part of ``result.json``.
+
+        Args:
+            arm: its name.
+            go_on: whether it shall generate any more.
 
         Raises:
             UserError: what the loop finds on its way.
@@ -442,10 +509,12 @@ class Run:
         folder, settings = self.folder / "arms" / arm, self.recipe.arms[arm]
         rounds: list[dict[str, Any]] = []
         total = self.recipe.loop.rounds
-        loop = active_generation(self.parts(arm), arm, settings, folder, self.fingerprint(arm))
-        for summary in loop:
-            rounds.append(summary)
-            self.observer(Event("round", len(rounds), total, arm, summary))
+        with self._processes(arm) as elsewhere:
+            parts, of = self.parts(arm, elsewhere), self.fingerprint(arm)
+            loop = active_generation(parts, arm, settings, folder, of, go_on)
+            for summary in loop:
+                rounds.append(summary)
+                self.observer(Event("round", len(rounds), total, arm, summary))
         if not self.finished(arm):
             learner = self.learner(arm)
             learner.load(folder / "learners" / f"{total - 1:04d}-main.safetensors")
@@ -469,14 +538,15 @@ class Run:
         seen = fingerprint(self._seen_by(number)[0].ids)
         made_of = [spec.network, repr(settings), recipe.data.size, self.data.fingerprint, seen]
         file = f"{fingerprint(made_of)}-{number}.safetensors"
-        network = self._network(spec.network, False, "judge", number).to(self.device)
+        network = self._network(spec.network, False, "judge", number).to(self.learner_device)
         files = open_folder(str(self.folder / "judge"))
         if file in files.names():
             with safe_open(files.path(file), framework="pt") as weights:
                 state = {name: weights.get_tensor(name) for name in weights.keys()}
             network.load_state_dict(state)
             return network.eval()
-        learner = WatchedLearner(network, settings, self.device, self._tell("judge", ""))
+        tell = self._tell("judge", "")
+        learner = WatchedLearner(network, settings, self.learner_device, tell)
         learner.train(self.task.gathered(self._seen_by(number)[0]), settings.steps)
         state = {k: v.cpu().contiguous() for k, v in learner.averaged.state_dict().items()}
         files.write(file, save(state))
@@ -530,6 +600,29 @@ class Run:
 
     def _write(self, name: str, text: str) -> None:
         open_folder(str(self.folder)).write(name, text.encode())
+
+
+@dataclass(frozen=True)
+class Source:
+    """Makes what the loop needs for an arm again, in another process.
+
+    Args:
+        recipe: as YAML.
+        folder: of the run.
+        arm: its name.
+    """
+
+    recipe: str
+    folder: Path
+    arm: str
+
+    def __call__(self) -> Parts:
+        """With the diffusion model of that process, where libraries have nobody to tell."""
+        warnings.filterwarnings("ignore")
+        for logging in (of_diffusers, of_transformers):
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
+        return Run(parse(yaml.safe_load(self.recipe)), self.folder).parts(self.arm)
 
 
 def figures(rounds: list[dict[str, Any]], classes: tuple[str, ...]) -> dict[str, Any]:

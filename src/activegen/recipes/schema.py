@@ -40,6 +40,11 @@ from activegen.tasks.learner import TrainSettings
 MAX_BYTES = 1_000_000  # of a recipe
 LAYOUT = "data layout"
 RENDERED = ("world", "world_scenes", "classes")  # layouts without a path
+LATER = {  # keys that came later and change nothing by default: folders of before stay readable
+    "loop": {"overlap": False, "drop_at": None},
+    "sampling": {"cfg_interval": [0.0, 1.0]},
+}
+UNDECISIVE = ("path", "device", "compile", "channels_last")  # of the model
 Side = Annotated[int, Field(ge=8)]  # pixels
 
 
@@ -176,6 +181,7 @@ class ModelSpec(Spec):
         attention_size: height of the attention maps to read; null is a quarter of the latents.
         size: height and width of the pictures that it draws; null is what it was made for.
         lora: a path, or a list of LoRAs; null adds none.
+        compile, channels_last: for speed alone, see `StableDiffusion.hasten`.
     """
 
     path: str = "embedded"
@@ -185,6 +191,8 @@ class ModelSpec(Spec):
     attention_size: int | None = None
     size: tuple[int, int] | None = None
     lora: tuple[LoraSpec, ...] | None = None
+    compile: bool = False
+    channels_last: bool = False
 
     @field_validator("lora", mode="before")
     @classmethod
@@ -278,11 +286,14 @@ class LearnerSpec(Spec):
             "transformers:<architecture>") or "<module>:<factory>".
         pretrained: start from timm's weights.
         co_training: of masks, train two of it that teach one another; null trains one.
+        device: where it and the judge are, while the images are drawn in other processes; null is
+            the diffusion model's.
     """
 
     network: str = "small"
     pretrained: bool = False
     co_training: CoTraining | None = None
+    device: str | None = None
 
 
 ARMS = {
@@ -366,7 +377,7 @@ class Recipe(Spec):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of all settings but name, device, paths, the arms and ``adapt``.
+        """Of all settings but name, devices, speed, paths, the arms and ``adapt``.
 
         What the paths lead to is named by its content, and each arm by its own settings, in
         :meth:`activegen.recipes.run.Run.fingerprint`.
@@ -375,9 +386,12 @@ class Recipe(Spec):
         decisive["data"] = _pathless(decisive["data"])
         for split in decisive["data"].keys() & {"train", "test", "val"}:
             decisive["data"][split] = _pathless(decisive["data"][split])
-        decisive["model"] = {
-            k: v for k, v in decisive["model"].items() if k not in ("path", "device")
-        }
+        decisive["model"] = {k: v for k, v in decisive["model"].items() if k not in UNDECISIVE}
+        decisive["learner"] = {k: v for k, v in decisive["learner"].items() if k != "device"}
+        decisive["loop"] = {k: v for k, v in decisive["loop"].items() if k != "workers"}
+        for section, usual in LATER.items():
+            of = decisive[section].items()
+            decisive[section] = {k: v for k, v in of if k not in usual or v != usual[k]}
         if self.model.lora:
             decisive["model"]["lora"] = [[content(of.path), of.scale] for of in self.model.lora]
         if self.prompts.captions is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from activegen.loop.judging import NOT_NEEDED
+from activegen.loop.metering import Cost
 from activegen.records import Request, UserError, Verdict, choose
 from activegen.report.measures import ACCURACY, MEASURES, MIOU, Measure, named
 from activegen.store import Store
@@ -139,6 +140,11 @@ class Arm:
         for summary in self.rounds:
             total.update(summary.get("seconds", {}))
         return dict(total)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Of all complete rounds; empty where they were made by an earlier version."""
+        return Cost.of(self.rounds)
 
 
 @dataclass(frozen=True)

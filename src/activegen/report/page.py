@@ -8,16 +8,23 @@ from typing import Any
 
 import jinja2
 
-from activegen.loop.judging import OUTSCORED, REASONS
+from activegen.loop.judging import HOPELESS, OUTSCORED, REASONS
+from activegen.loop.metering import KINDS, PLACES
 from activegen.report.cards import album_of, legend
 from activegen.report.facts import NOT_JUDGED, Arm, Facts, read
 from activegen.report.measures import MEASURES, MIOU
 from activegen.report.pictures import LEFT_OUT
-from activegen.report.plots import accepted_bars, figure_curves, styles
+from activegen.report.plots import (
+    PLACE_COLOURS,
+    accepted_bars,
+    cost_bars,
+    figure_curves,
+    styles,
+)
 from activegen.report.real import Recorded, Reference
-from activegen.report.words import duration, percent, points
+from activegen.report.words import duration, flops, percent, points
 
-PHASES = ("train", "evaluate", "mine", "generate", "judge")
+PHASES = ("train", "evaluate", "mine", "generate", "wait", "judge")
 
 
 def write(run: Path, reference: Reference | None = None) -> Path:
@@ -53,6 +60,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "points": points, "duration": duration}
+    environment.filters["flops"] = flops
     return environment
 
 
@@ -79,6 +87,11 @@ def _content(facts: Facts, reference: Reference) -> dict[str, Any]:
         ],
         "figure_curves": figure_curves(arms, looks, facts.measure),
         "accepted_bars": accepted_bars(arms, looks),
+        "cost_bars": cost_bars(arms, looks),
+        "places": [place for place in PLACES if any(place in arm.cost.seconds for arm in arms)],
+        "place_names": PLACES,
+        "place_colours": PLACE_COLOURS,
+        "kinds": KINDS,
         "phases": [phase for phase in PHASES if any(phase in arm.seconds for arm in arms)],
         "reasons": reasons,
         "absent": [reason for reason in _possible(facts) if reason not in reasons],
@@ -129,6 +142,7 @@ def _possible(facts: Facts) -> list[str]:
     """The known reasons, without those that nothing in this run looks for."""
     never = {
         "unclear": facts.measure is not MEASURES[MIOU],
+        HOPELESS: (facts.recipe.get("loop") or {}).get("drop_at") is None,
         OUTSCORED: all(arm.generates != "selected" for arm in facts.arms),
     }
     return [reason for reason in REASONS if not never.get(reason)]

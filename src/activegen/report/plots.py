@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from activegen.loop.metering import PLACES
 from activegen.report.facts import Arm
 from activegen.report.measures import Measure, named
 from activegen.report.pictures import data_uri
@@ -41,6 +42,15 @@ STYLES = (
     Style("#e69f00", "P", "✚", "7 2 2 2"),
     Style("#56b4e9", "X", "✖", "4 1"),
     Style("#882255", "*", "★", "1 1.5"),
+)
+
+PLACE_COLOURS: Mapping[str, str] = dict(
+    zip(
+        PLACES,
+        "#d55e00 #e69f00 #f0e442 #0072b2 #56b4e9 #a9d8f5 #cc79a7 #882255 #7d8b99 #009e73 #4d4d4d "
+        "#c8ccd1 #999933 #332288 #e4e7eb".split(),
+        strict=True,
+    )
 )
 
 _RC: Any = {
@@ -125,6 +135,35 @@ def interval_curves(
         return _svg(figure)
 
 
+def scatter(
+    places: Mapping[str, tuple[float, float, tuple[float, float] | None]],
+    looks: dict[str, Style],
+    title: str,
+    below: str,
+) -> str | None:
+    """Gains in points against shares; None without any.
+
+    Args:
+        places: by arm: a share, a gain, and the ends of its interval where it has one.
+        looks: of the arms.
+        title: above the plot.
+        below: name of the shares.
+    """
+    if not places:
+        return None
+    with matplotlib.rc_context(_RC):
+        figure, axes = _figure(title, below)
+        axes.axhline(0, color="#9aa0a6", linewidth=0.8)
+        for arm, (share, gain, ends) in places.items():
+            _line(axes, [share], [100 * gain], looks[arm])
+            if ends is not None:
+                axes.plot([share] * 2, [100 * end for end in ends], color=looks[arm].colour)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axes.xaxis.set_major_locator(MaxNLocator(7))
+        axes.margins(x=0.08, y=0.1)
+        return _svg(figure)
+
+
 def _line(axes: Axes, amounts: Sequence[float], figures: Sequence[float], look: Style) -> None:
     dashes = tuple(float(length) for length in look.dashes.split())
     axes.plot(
@@ -171,8 +210,31 @@ def accepted_bars(arms: Sequence[Arm], looks: dict[str, Style]) -> str | None:
         return _svg(figure)
 
 
-def _figure(title: str, below: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5.8, 3.3), layout="constrained")
+def cost_bars(arms: Sequence[Arm], looks: dict[str, Style]) -> str | None:
+    """Seconds of each arm, place by place; None where they were not measured."""
+    arms = [arm for arm in arms if arm.cost.total]
+    if not arms:
+        return None
+    with matplotlib.rc_context(_RC):
+        figure, axes = _figure("Seconds of each arm", "seconds", 1.1 + 0.42 * len(arms))
+        longest = max(arm.cost.total for arm in arms)
+        for row, arm in enumerate(arms):
+            begin = 0.0
+            for place, seconds in arm.cost.seconds.items():
+                colour = PLACE_COLOURS[place]
+                axes.barh(row, seconds, 0.62, begin, color=colour, edgecolor="white", linewidth=0.5)
+                begin += seconds
+            # its colour is one of the places' too
+            axes.plot(-0.03 * longest, row, looks[arm.name].marker, color="#202124", clip_on=False)
+        axes.set_yticks([])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.02 * longest)
+        axes.grid(False, axis="y")
+        return _svg(figure)
+
+
+def _figure(title: str, below: str, height: float = 3.3) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.8, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, pad=10)
     axes.set_xlabel(below)

@@ -3,6 +3,7 @@
 NBSP = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
+PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"))
 
 
 def percent(value: float | None) -> str:
@@ -25,6 +26,19 @@ def points(value: float | None) -> str:
     rounded = round(100 * value, 1)
     sign = "+" if rounded > 0 else MINUS if rounded < 0 else "±"
     return f"{sign}{abs(rounded):.1f}{NBSP}points"
+
+
+def flops(count: float | None) -> str:
+    """Floating-point operations with three digits and a prefix; a dash for none.
+
+    >>> flops(1.5e12).replace(NBSP, " "), flops(31_960).replace(NBSP, " ")
+    ('1.50 T', '0.00 G')
+    """
+    if not count:
+        return NONE
+    unit, prefix = next((of for of in PREFIXES if count >= of[0]), PREFIXES[-1])
+    value = count / unit
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}{NBSP}{prefix}"
 
 
 def duration(seconds: float | None) -> str:
