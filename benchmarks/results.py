@@ -8,6 +8,7 @@ the same command. ``--only publish`` computes nothing and writes the tables of w
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,24 +16,25 @@ from pathlib import Path
 from typing import Any
 
 from activegen.recipes.comparing import FILE
-from activegen.report.comparison import amount, between
+from activegen.report.comparison import DIAGNOSTICS, amount, between, diagnosed, diagnostic
 from activegen.report.words import NONE, percent, points
 
 PUBLISH = "publish"
-COMPARISONS = {  # recipe and arms; "" takes the recipe's own
-    "world": ("demo", "all"),
-    "scenes": ("demo_segmentation", "all"),
-    "ablation_actgen": ("ablation_actgen", ""),
-    "ablation_scores": ("ablation_scores", ""),
+COMPARISONS = {  # recipe, arms and a changed key; "" takes the recipe's own
+    "world": ("demo", "all", "data.test.options.count=400"),
+    "scenes": ("demo_segmentation", "all", ""),
+    "ablation_actgen": ("ablation_actgen", "", ""),
+    "ablation_scores": ("ablation_scores", "", ""),
 }
+KEPT = (".yaml", ".safetensors")  # files whose names tell something
 SHOTS = (4, 16, 64)  # labelled images of each class of EuroSAT
 
 
 def comparisons(eurosat: str) -> dict[str, list[str]]:
     """Words behind ``activegen compare`` by the name of what comes of them."""
     found = {
-        name: [recipe, *(["--arms", arms] if arms else [])]
-        for name, (recipe, arms) in COMPARISONS.items()
+        name: [recipe, *(["--arms", arms] if arms else []), *(["--set", key] if key else [])]
+        for name, (recipe, arms, key) in COMPARISONS.items()
     }
     for shots in SHOTS if eurosat else ():
         sets = [f"data.path={eurosat}", f"data.train.per_class={shots}"]
@@ -53,13 +55,54 @@ def publish(out: Path, docs: Path) -> list[str]:
     docs.mkdir(parents=True, exist_ok=True)
     names = sorted(file.parent.name for file in out.glob(f"*/{FILE}"))
     for name in names:
-        text = (out / name / FILE).read_text(encoding="utf-8")
+        made = placeless(json.loads((out / name / FILE).read_text(encoding="utf-8")))
+        text = json.dumps(made, indent=1, ensure_ascii=False)
         (docs / f"{name}.json").write_text(text, encoding="utf-8")
-        (docs / f"{name}.md").write_text(table(name, json.loads(text)), encoding="utf-8")
+        (docs / f"{name}.md").write_text(table(name, made), encoding="utf-8")
     index = "# Results\n\nMade by `make results`; do not edit.\n\n"
     index += "".join(f"- [{name}]({name}.md), [all numbers]({name}.json)\n" for name in names)
     (docs / "README.md").write_text(index, encoding="utf-8")
     return names
+
+
+def placeless(made: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without where things are on this machine."""
+    words = shlex.split(made["command"])
+    environment = {k: v for k, v in made["environment"].items() if k != "command"}
+    return {
+        **made,
+        "command": shlex.join(_placeless(words)),
+        "environment": environment,
+        "settings": _pathless(made["settings"]),
+    }
+
+
+def _pathless(settings: Any) -> Any:
+    if isinstance(settings, Mapping):
+        return {key: _pathless(of) for key, of in settings.items()}
+    if isinstance(settings, list):
+        return [_pathless(of) for of in settings]
+    return _somewhere(settings) if isinstance(settings, str) else settings
+
+
+def _placeless(words: list[str]) -> list[str]:
+    kept: list[str] = []
+    after = ""
+    for word in words:
+        key, equals, value = word.partition("=")
+        if after != "--out" and word != "--out" and key != "--out":
+            whole = _somewhere(value) if equals else _somewhere(word)
+            kept.append(f"{key}={whole}" if equals else whole)
+        after = word
+    return kept
+
+
+def _somewhere(value: str) -> str:
+    """A folder or file of this machine is DIR or its name; a name of the package stays."""
+    path = Path(value)
+    if not path.is_absolute() and ".." not in path.parts and not value.startswith("~"):
+        return value
+    return path.name if path.suffix in KEPT else "DIR"
 
 
 def table(name: str, made: Mapping[str, Any]) -> str:
@@ -94,7 +137,46 @@ def table(name: str, made: Mapping[str, Any]) -> str:
     if rows:
         lines += ["", "What a synthetic image is worth:", "", *_grid(head, rows)]
     lines += [""] + [f"- {arm}: {of['words']}" for arm, of in made["stop"].items()]
+    lines += [*_equal_seconds(made), *_diagnostics(made)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _equal_seconds(made: Mapping[str, Any]) -> list[str]:
+    equal = made.get("equal_seconds")
+    if not equal or not equal["comparisons"]:
+        return []
+    of = "" if equal["given"] else ", what the cheapest arm that generates takes"
+    rows = [
+        [
+            row["arm"],
+            percent(equal["arms"][row["arm"]]["mean"]),
+            row["baseline"],
+            points(row["difference"]),
+            between(row["interval"]),
+            row["verdict"],
+            "no" if equal["arms"][row["arm"]]["whole"] else "yes",
+        ]
+        for row in equal["comparisons"]
+    ]
+    head = ["arm", made["figure"], "against", "difference", "95 % interval", "verdict", "cut off"]
+    return [
+        "",
+        f"Each arm cut off after {equal['seconds']:.0f} seconds{of}:",
+        "",
+        *_grid(head, rows),
+    ]
+
+
+def _diagnostics(made: Mapping[str, Any]) -> list[str]:
+    found, judge = diagnosed(made), made.get("held_out")
+    if not found or judge is None:
+        return []
+    names = list(DIAGNOSTICS)
+    rows = [[arm, *(diagnostic(of, name) for name in names)] for arm, of in found.items()]
+    real = {**judge, "label_fidelity": judge[judge["figure"]]}
+    rows.append(["real test images", *(diagnostic(real, name) for name in names)])
+    told = f"The synthetic images, seen by {judge['network']}, which no arm uses:"
+    return ["", told, "", *_grid(["arm", *(title for title, _ in DIAGNOSTICS.values())], rows)]
 
 
 def _grid(head: list[str], rows: list[list[str]]) -> list[str]:

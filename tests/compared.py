@@ -66,7 +66,26 @@ def results(seeds: int = 3) -> dict[int, dict[str, Any]]:
     return {seed: {arm: result(arm, seed) for arm in ARMS} for seed in range(seeds)}
 
 
-def written(folder: Path) -> dict[str, Any]:
+def looked_into(made: dict[str, Any]) -> None:
+    """Puts diagnostics in: of images whose labels are right the more often, the more they help."""
+    own = {"label_fidelity": None, "per_class": dict.fromkeys(CLASSES, 0.9), "images": 400}
+    own |= {"entropy": 0.25, "learner_entropy": 0.75, "kid": 0.0123, "nearest": None}
+    for name, share in (("unguided", 0.81), ("guided", 0.92)):
+        means = {**own, "label_fidelity": share}
+        made["arms"][name]["diagnostics"] = {"means": means, "seeds": {"0": means}}
+    made["held_out"] = {
+        "network": "timm:other",
+        "images": 4000,
+        "own": False,
+        "figure": "accuracy",
+        "accuracy": 0.97,
+        "per_class": dict.fromkeys(CLASSES, 0.96),
+        "entropy": 0.05,
+        "diversity": 0.5,
+    }
+
+
+def written(folder: Path, diagnosed: bool = True) -> dict[str, Any]:
     """``comparison.json`` in the folder; what it holds."""
     known, runs = recipe(), results()
     fact = {
@@ -94,6 +113,8 @@ def written(folder: Path) -> dict[str, Any]:
     }
     for of in made["arms"].values():
         of["cost"]["peak_memory"] = 3 * 2**20
+    if diagnosed:
+        looked_into(made)
     text = json.dumps(made)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(text)

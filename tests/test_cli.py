@@ -1,5 +1,6 @@
 """The command line: exit codes, one clear line, and somebody's own data from end to end."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import activegen
 import tiny
 from activegen import cli
 from activegen.recipes import Run
+from activegen.report.words import NBSP
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -100,11 +103,33 @@ def test_own_data_network_and_generator(
         "images",
         "rejected",
         "seconds",
+        "cost",
         "report",
     }
+    assert said["cost"]["active"]["mfu"]["drawing"] > 0
+    assert 0 < said["cost"]["active"]["total"] <= said["seconds"]
     assert said["images"] + sum(said["rejected"].values()) == 4
     assert Path(said["report"]).is_file()
     assert "active: round 2 of 2, test accuracy" in seen.err
+
+
+def test_seconds_of_each_arm_without_trifles() -> None:
+    cost = {"seconds": {"train": 30.0, "denoise": 69.5, "store": 0.5}, "flops": {"train": 6e9}}
+    arms = {
+        "real_only": {"rounds": [{"round": 0}]},
+        "[active]": {"rounds": [{"cost": cost | {"possible": {"train": 3e10}}}] * 2},
+    }
+    console = Console(width=cli.WIDTH, record=True, file=io.StringIO())
+    console.print(cli._costs(arms))
+    seen = console.export_text().replace(NBSP, " ")
+    assert "[active]" in seen and "store" not in seen
+    rows = [row.split("│") for row in seen.splitlines() if row.startswith("│")]
+    told = {row[1].strip(): row[3].strip() for row in rows}
+    assert told["training of learners"] == "1 min 00 s, 30%"
+    assert told["denoiser"] == "2 min 19 s, 70%"
+    assert told["all"] == "3 min 20 s"
+    assert told["training: model FLOPs of peak"] == "20.0 %"
+    assert len(told) == 4
 
 
 def test_adapt_says_how_to_draw_with_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,7 +150,7 @@ def test_compare_says_whether_it_helped(folder: Path, capsys: pytest.CaptureFixt
     tiny.save(tiny.model(), folder / "model")
     counts = ["data.test.options.count=2", "data.train.per_class=4", "model.path=./model"]
     words = [word for value in counts for word in ("--set", value)] + QUICK_RUN
-    arms = ["--arms", "real_only, unguided", "--seeds", "2", "--out", "two"]
+    arms = ["--arms", "real_only, unguided", "--seeds", "2", "--out", "two", "--no-diagnose"]
     assert call("compare", "demo", *words, *arms) == 0
     seen = capsys.readouterr()
     assert "against real_only" in seen.out and "report: two/report.html" in seen.out

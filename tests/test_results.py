@@ -25,7 +25,8 @@ def test_tables_and_numbers_are_copied(results, tmp_path: Path) -> None:
     made = compared.written(tmp_path / "out" / "world")
     compared.written(tmp_path / "out" / "scenes")
     assert results.publish(tmp_path / "out", tmp_path / "docs") == ["scenes", "world"]
-    assert json.loads((tmp_path / "docs" / "world.json").read_text()) == made
+    kept = json.loads((tmp_path / "docs" / "world.json").read_text())
+    assert kept["arms"] == made["arms"] and kept["runs"] == made["runs"]
     text = (tmp_path / "docs" / "world.md").read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert "| guided | 66.0 % | real_only | +16.0 points |" in text
     assert "| guided | 66.0 % | unguided | +8.0 points |" in text
@@ -33,8 +34,42 @@ def test_tables_and_numbers_are_copied(results, tmp_path: Path) -> None:
     assert "[world](world.md)" in (tmp_path / "docs" / "README.md").read_text()
 
 
+def test_diagnostics_and_equal_seconds_have_tables(results, tmp_path: Path) -> None:
+    text = results.table("known", compared.written(tmp_path)).replace("\N{NO-BREAK SPACE}", " ")
+    assert "Each arm cut off after 210 seconds, what the cheapest arm that generates takes:" in text
+    assert "seen by timm:other, which no arm uses:" in text
+    assert (
+        "| guided | 92.0 % | \N{EN DASH} | \N{EN DASH} | \N{EN DASH} | \N{EN DASH} | 0.0123 |"
+        in text
+    )
+    assert "| real test images | 97.0 % |" in text
+    before = results.table("known", compared.written(tmp_path, diagnosed=False))
+    assert "seen by" not in before
+
+
+def test_no_place_of_this_machine_is_published(results, tmp_path: Path) -> None:
+    made = compared.written(tmp_path / "out" / "world")
+    command = "activegen compare /home/me/mine.yaml --set data.path=/secret/eurosat --seeds 3"
+    command += " --out /secret/out --judge=/secret/judge.safetensors --set data.train.per_class=4"
+    made["command"] = command
+    made["environment"]["command"] = ["/secret/activegen", "compare"]
+    made["settings"]["data"]["path"] = "/secret/eurosat"
+    made["settings"]["model"]["lora"] = [{"path": "/secret/lora", "scale": 1.0}]
+    (tmp_path / "out" / "world" / "comparison.json").write_text(json.dumps(made))
+    results.publish(tmp_path / "out", tmp_path / "docs")
+    told = "activegen compare mine.yaml --set data.path=DIR --seeds 3 --judge=judge.safetensors"
+    told += " --set data.train.per_class=4"
+    for file in ("world.md", "world.json"):
+        text = (tmp_path / "docs" / file).read_text()
+        assert told in text and "secret" not in text and "/home" not in text
+    settings = json.loads((tmp_path / "docs" / "world.json").read_text())["settings"]
+    assert settings["data"]["path"] == settings["model"]["lora"][0]["path"] == "DIR"
+    assert settings["prompts"] == made["settings"]["prompts"]
+
+
 def test_what_is_compared_is_there(results) -> None:
     known = results.comparisons("/data")
+    assert known["world"] == ["demo", "--arms", "all", "--set", "data.test.options.count=400"]
     assert {words[0] for words in known.values()} <= set(packaged())
     assert "eurosat_16" in known and "eurosat_16" not in results.comparisons("")
 

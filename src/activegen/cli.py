@@ -35,6 +35,8 @@ SAID = {
     "judge": "training the judge of labels",
     "train": "training",
     "generate": "generating",
+    "held_out": "training the held-out judge",
+    "diagnose": "looking into arms",
 }
 
 
@@ -254,6 +256,34 @@ def compare(
     budget: Annotated[
         float | None, typer.Option(help="Seconds after which no more arm is begun.")
     ] = None,
+    seconds_per_arm: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the comparison at equal seconds, which cuts each arm off there; the seconds "
+            "of the cheapest arm that generates by default."
+        ),
+    ] = None,
+    stop: Annotated[
+        bool,
+        typer.Option("--stop", help="Guided arms stop generating when they do not beat unguided."),
+    ] = False,
+    diagnose: Annotated[
+        bool,
+        typer.Option(
+            help="Look into the synthetic images with a held-out judge, which is trained first."
+        ),
+    ] = True,
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="The held-out judge: a network by name, or a safetensors file of one; a small "
+            "ResNet by default."
+        ),
+    ] = "",
+    devices: Annotated[
+        str, typer.Option(help="As cuda:0,cuda:1: arms at the same time, one on each.")
+    ] = "",
+    jobs: Annotated[int, typer.Option(help="Arms at the same time, on each device.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Say whether it helped.
@@ -263,17 +293,29 @@ def compare(
     or seeds compute only what is missing.
     """
     from activegen.recipes import load
+    from activegen.recipes.comparing import Ways
     from activegen.recipes.comparing import compare as made_by
+    from activegen.recipes.diagnosing import HeldOutSettings
     from activegen.report import write_comparison
 
-    if seeds < 1:
-        raise UserError(f"--seeds is {seeds}; give at least 1")
+    for name, number in (("seeds", seeds), ("jobs", jobs)):
+        if number < 1:
+            raise UserError(f"--{name} is {number}; give at least 1")
     loaded = load(recipe, overrides or [])
     folder = out or Path("runs") / f"compare-{loaded.name}"
     names = [name.strip() for name in arms.split(",") if name.strip()]
     numbers = range(loaded.seed, loaded.seed + seeds)
+    places = [name.strip() for name in devices.split(",") if name.strip()]
+    beside = (places or [loaded.model.device]) * jobs
+    ways = Ways(
+        budget_seconds=budget,
+        seconds_per_arm=seconds_per_arm,
+        stop=stop,
+        devices=tuple(beside) if places or jobs > 1 else (),
+        held_out=HeldOutSettings(judge) if diagnose else None,
+    )
     with _Bars() as bars:
-        made = made_by(loaded, folder, names, numbers, bars.see, budget)
+        made = made_by(loaded, folder, names, numbers, bars.see, ways)
     page = write_comparison(folder)
     for notice in made["notices"]:
         _say(notice)
@@ -363,10 +405,13 @@ def _run(recipe: str, overrides: list[str], out: Path | None, as_json: bool) -> 
         typer.echo(json.dumps(_figures(arms, time.monotonic() - begun, page)))
         return
     Console().print(_table(arms))
+    Console().print(_costs(arms))
     typer.echo(f"report: {page}")
 
 
 def _figures(arms: dict[str, Any], seconds: float, page: Path) -> dict[str, Any]:
+    from activegen.loop.metering import Cost
+
     last = arms.get("active") or next(
         (arm for arm in reversed(arms.values()) if arm["proposed"]), {"images": 0, "rejected": {}}
     )
@@ -376,8 +421,30 @@ def _figures(arms: dict[str, Any], seconds: float, page: Path) -> dict[str, Any]
         "images": last["images"],
         "rejected": last["rejected"],
         "seconds": round(seconds, 1),
+        "cost": {name: Cost.of(arm["rounds"]).told() for name, arm in arms.items()},
         "report": str(page),
     }
+
+
+def _costs(arms: dict[str, Any]) -> Table:
+    """Seconds of each arm, those places alone that took a hundredth of one."""
+    from activegen.loop.metering import PLACES, Cost
+    from activegen.report.words import duration, percent
+
+    costs = {name: Cost.of(arm["rounds"]) for name, arm in arms.items()}
+    table = Table("", *map(_plain, costs), title="where the time went")
+    shown = [of for of in PLACES if any(cost.share(of) >= 0.01 for cost in costs.values())]
+    for place in shown:
+        cells = ((cost.seconds.get(place), cost.share(place)) for cost in costs.values())
+        table.add_row(
+            PLACES[place], *(f"{duration(s)}, {share:.0%}" if s else "" for s, share in cells)
+        )
+    table.add_row("all", *(duration(cost.total) for cost in costs.values()))
+    for kind in ("drawing", "training"):
+        used = [cost.mfu[kind] for cost in costs.values()]
+        if any(used):
+            table.add_row(f"{kind}: model FLOPs of peak", *map(percent, used))
+    return table
 
 
 def _table(arms: dict[str, Any]) -> Table:

@@ -9,9 +9,9 @@ import pytest
 import tiny
 from activegen.loop.rounds import ArmSettings
 from activegen.proof.fairness import Facts
-from activegen.recipes import Run, parse
+from activegen.recipes import Run, comparing, parse
 from activegen.recipes.arms import STANDARD, with_named_arms
-from activegen.recipes.comparing import compare
+from activegen.recipes.comparing import Ways, compare
 from activegen.recipes.evidence import differs_on_purpose
 from activegen.recipes.progress import Event
 from activegen.records import UserError
@@ -107,7 +107,7 @@ def test_only_what_is_missing_is_computed(model: Path, tmp_path: Path) -> None:
     assert trained == {f"train {of}" for of in ("seed 0 other", "seed 1 real_only", "seed 1 other")}
     assert more["runs"]["0"]["real_only"] == first["runs"]["0"]["real_only"]
     done.clear()
-    stopped = compare(recipe, tmp_path, [], [0, 1, 2], see, budget_seconds=0)
+    stopped = compare(recipe, tmp_path, [], [0, 1, 2], see, Ways(budget_seconds=0))
     assert not [of for of in done if of.startswith("train")]
     assert [of["seeds"] for of in stopped["comparisons"]] == [[0, 1]]
     assert any("used up before: real_only with seed 2, other" in of for of in stopped["notices"])
@@ -115,7 +115,53 @@ def test_only_what_is_missing_is_computed(model: Path, tmp_path: Path) -> None:
 
 def test_a_budget_for_nothing_is_said(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="before the first arm began"):
-        compare(parse(settings(model, real_only=NONE)), tmp_path, budget_seconds=0)
+        compare(parse(settings(model, real_only=NONE)), tmp_path, ways=Ways(budget_seconds=0))
+
+
+def test_a_guided_arm_that_does_not_beat_unguided_stops(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def rule(unguided: list, figure: str, generating: int):
+        def go_on(past: list) -> bool:
+            asked.append((len(unguided), len(past)))
+            return len(past) < 1
+
+        return go_on
+
+    monkeypatch.setattr(comparing, "go_on_against", rule)
+    made = settings(model, active=GUIDED, unguided=PLAIN)
+    made["loop"] = {"rounds": 4, "generate_until": 0.75, "batch": 4}
+    found = compare(parse(made), tmp_path, ways=Ways(stop=True))
+    assert asked == [(4, 0), (4, 1)]  # unguided was there first; after a no it is not asked again
+    arms = found["arms"]
+    assert list(arms) == ["active", "unguided"]
+    assert arms["active"]["images"] == {"0": 2} and arms["unguided"]["images"] == {"0": 6}
+    assert arms["active"]["stopped"] == {"0": 1} and arms["unguided"]["stopped"] == {}
+    rounds = found["runs"]["0"]["active"]["rounds"]
+    assert [of.get("stopped") for of in rounds] == [None, True, True, None]
+    assert any(
+        "active stopped generating after 1 rounds with seed 0" in n for n in found["notices"]
+    )
+    assert any("too few rounds" in of for of in found["notices"])
+    assert not any("were rejected" in of for of in found["notices"])
+    again = compare(parse(made), tmp_path)
+    assert again["arms"]["active"]["stopped"] == {"0": 1}
+
+
+@pytest.mark.slow
+def test_arms_side_by_side_are_the_same_as_one_after_the_other(model: Path, tmp_path: Path) -> None:
+    recipe = parse(settings(model, real_only=NONE, unguided=PLAIN, judged={"generate": "guided"}))
+    one = compare(recipe, tmp_path / "one")
+    two = compare(recipe, tmp_path / "two", ways=Ways(devices=("cpu", "cpu")))
+    for arm in recipe.arms:
+        assert two["arms"][arm]["figures"] == one["arms"][arm]["figures"]
+        stores = [
+            Store(str(tmp_path / way / "seed-0/arms" / arm / "store")) for way in ("one", "two")
+        ]
+        assert stores[0].fingerprints() == stores[1].fingerprints()
+        assert (tmp_path / "two/seed-0/arms" / arm / "cost.json").exists()
 
 
 def planted_image(run: Run, arm: str) -> None:

@@ -4,7 +4,15 @@ import pytest
 
 import compared
 from activegen.loop.rounds import ArmSettings
-from activegen.recipes.verdicts import baseline_of, pairs_of, stated, unguided_of
+from activegen.recipes.verdicts import (
+    at_equal_seconds,
+    baseline_of,
+    can_stop,
+    go_on_against,
+    pairs_of,
+    stated,
+    unguided_of,
+)
 
 NONE, PLAIN, GUIDED = (ArmSettings(way) for way in ("none", "plain", "guided"))
 
@@ -61,6 +69,47 @@ def test_the_stop_rule_speaks_of_rounds_with_images() -> None:
         for arm in of.values():
             arm["rounds"] = arm["rounds"][:2]
     assert stated(compared.recipe(), short)["stop"]["guided"]["stop"] is None
+
+
+def test_each_arm_is_cut_off_after_the_same_seconds() -> None:
+    equal = stated(compared.recipe(), compared.results())["equal_seconds"]
+    assert (equal["seconds"], equal["given"]) == (210, False)  # of both that generate
+    assert all(of["whole"] for of in equal["arms"].values())
+    cut = at_equal_seconds(compared.recipe(), compared.results(), 107)
+    assert cut["given"] and cut["arms"]["guided"]["seconds"] == {0: 106, 1: 106, 2: 106}
+    assert cut["arms"]["guided"]["mean"] == pytest.approx(0.58)
+    whole = {name: of["whole"] for name, of in cut["arms"].items()}
+    assert whole == {"real_only": True, "unguided": False, "guided": False, "more_real": True}
+    found = by_pair(cut)
+    assert found["guided", "unguided"]["difference"] == pytest.approx(0.04)
+    assert found["guided", "real_only"]["difference"] == pytest.approx(0.08)
+    none = at_equal_seconds(compared.recipe(), compared.results(), 1)
+    assert none["arms"] == {} and none["comparisons"] == []
+
+
+def test_the_seconds_are_those_of_the_slowest_seed_of_the_cheapest_arm() -> None:
+    slow = compared.results()
+    for arm, seconds in (("unguided", 60.0), ("guided", 90.0)):
+        slow[1][arm]["rounds"][0]["seconds"]["generate"] = seconds
+    equal = at_equal_seconds(compared.recipe(), slow)
+    assert equal["seconds"] == 220 and equal["arms"]["unguided"]["whole"]
+    assert not equal["arms"]["guided"]["whole"]
+    assert equal["arms"]["guided"]["seconds"] == {0: 210, 1: 198, 2: 210}
+
+
+def test_a_guided_arm_goes_on_while_it_may_be_better() -> None:
+    def rounds(*values: float) -> list[dict]:
+        return [{"accepted": 10, "accuracy": value} for value in values]
+
+    unguided = rounds(0.5, 0.60, 0.62, 0.64, 0.66, 0.68)
+    go_on = go_on_against(unguided, "accuracy", generating=5)
+    worse = rounds(0.5, 0.50, 0.521, 0.539, 0.56)
+    assert go_on([]) and go_on(worse[:3])  # two rounds with images: too early
+    assert not go_on(worse[:4])
+    assert go_on(rounds(0.5, 0.61, 0.63, 0.66))
+    assert go_on_against(unguided, "accuracy", generating=3)(worse)  # nothing left to stop
+    sparse = compared.recipe(loop={"rounds": 10, "evaluate_every": 2})
+    assert can_stop(compared.recipe(loop={"rounds": 10})) and not can_stop(sparse)
 
 
 def test_one_seed_gives_no_verdict() -> None:

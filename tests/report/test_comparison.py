@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -6,13 +7,18 @@ import pytest
 import compared
 from activegen.records import UserError
 from activegen.report import write_comparison
+from activegen.report.words import NONE
+
+
+def words(page: str) -> str:
+    seen = re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.S)
+    return re.sub(r"[\s\N{NO-BREAK SPACE}]+", " ", seen)
 
 
 def test_the_page_says_it_all(tmp_path: Path) -> None:
     compared.written(tmp_path)
     text = write_comparison(tmp_path).read_text(encoding="utf-8")
-    seen = re.sub(r"<style>.*?</style>|<[^>]*>", " ", text, flags=re.S)
-    seen = re.sub(r"[\s\N{NO-BREAK SPACE}]+", " ", seen)
+    seen = words(text)
     for told in (
         "3 seeds: 0, 1, 2",
         "Against real_only Accuracy 50.0 %",
@@ -27,6 +33,31 @@ def test_the_page_says_it_all(tmp_path: Path) -> None:
     ):
         assert told in seen, told
     assert text.index("Verdicts") < text.index("Curves") < text.index("Command and machine")
+    assert text.count("data:image/svg+xml") == 3
+
+
+def test_it_says_why(tmp_path: Path) -> None:
+    compared.written(tmp_path)
+    seen = words(write_comparison(tmp_path).read_text(encoding="utf-8"))
+    for told in (
+        "At equal seconds",
+        "cut off after 3 min 30 s, what the cheapest arm that generates takes",
+        "unguided 400 81.0 %",
+        "guided 400 92.0 % - - - - 0.0123 - - 0.250 0.750",
+        "real test images 97.0 %",
+        "timm:other , trained on 4000 labelled real images that no arm has",
+    ):
+        assert told.replace(" ,", ",").replace(" -", f" {NONE}") in seen, told
+
+
+def test_a_comparison_of_before_is_read(tmp_path: Path) -> None:
+    made = compared.written(tmp_path, diagnosed=False)
+    del made["equal_seconds"]
+    for arm in made["arms"].values():
+        del arm["stopped"]
+    (tmp_path / "comparison.json").write_text(json.dumps(made))
+    text = write_comparison(tmp_path).read_text(encoding="utf-8")
+    assert "At equal seconds" not in text and "held-out judge" not in text
     assert text.count("data:image/svg+xml") == 2
 
 

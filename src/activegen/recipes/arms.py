@@ -108,5 +108,10 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
     return _changed(recipe, "seed", seed)
 
 
+def on_device(recipe: Recipe, device: str) -> Recipe:
+    """The same recipe, carried out there."""
+    return _changed(recipe, "model", {**recipe.plain()["model"], "device": device})
+
+
 def _changed(recipe: Recipe, key: str, value: object) -> Recipe:
     return parse({**recipe.plain(), key: value}, f"the recipe '{recipe.name}'")

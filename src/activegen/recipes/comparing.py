@@ -3,6 +3,7 @@
 ```
 <out>/seed-<seed>/     a run with all arms
 <out>/pool.json        candidates of the standard arm "selected", where it was asked for
+<out>/held_out/        the model of the diagnostics, `diagnosing`
 <out>/comparison.json  figures, differences, verdicts, and all that they were made with
 ```
 
@@ -10,29 +11,70 @@ The same call goes on where it was stopped. With more arms or seeds it computes 
 """
 
 import json
-import math
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from activegen.loop.rounds import always
 from activegen.proof.fairness import Facts, refuse
-from activegen.recipes.arms import with_named_arms, with_seed
+from activegen.recipes.arms import on_device, with_named_arms, with_seed
+from activegen.recipes.diagnosing import HeldOutSettings, diagnose
 from activegen.recipes.evidence import Evidence, differs_on_purpose
+from activegen.recipes.jobs import Job, in_parallel
 from activegen.recipes.progress import Event, Observer, silent
 from activegen.recipes.run import Run, environment
-from activegen.recipes.schema import Recipe
-from activegen.recipes.verdicts import Results, pairs_of, stated
+from activegen.recipes.schema import Recipe, parse
+from activegen.recipes.verdicts import (
+    Results,
+    can_stop,
+    go_on_against,
+    jsonable,
+    pairs_of,
+    stated,
+    stopped_after,
+    unguided_of,
+)
 from activegen.records import UserError
+from activegen.store import Store
 from activegen.store.files import open_folder, parse_json
 
 FILE = "comparison.json"
 COST = "cost.json"
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How to compare; nothing here decides about an arm's result but ``stop``.
+
+    Args:
+        budget_seconds: when they are used up no more arm is begun; what was finished counts.
+        seconds_per_arm: of the second comparison, `verdicts.at_equal_seconds`; None takes those of
+            the cheapest arm.
+        stop: guided arms are carried out after the unguided one with the same seed, and stop
+            generating when the stop rule says so.
+        devices: where arms are carried out at the same time, each in a process of its own; none is
+            one after the other in this process.
+        held_out: looks into the synthetic images; None leaves the diagnostics out.
+
+    Raises:
+        UserError: a number of seconds that is none.
+    """
+
+    budget_seconds: float | None = None
+    seconds_per_arm: float | None = None
+    stop: bool = False
+    devices: tuple[str, ...] = ()
+    held_out: HeldOutSettings | None = None
+
+    def __post_init__(self):
+        if self.seconds_per_arm is not None and not self.seconds_per_arm > 0:
+            raise UserError("the seconds for each arm must be more than 0")
 
 
 def compare(
@@ -41,7 +83,7 @@ def compare(
     arms: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
     observer: Observer = silent,
-    budget_seconds: float | None = None,
+    ways: Ways | None = None,
 ) -> dict[str, Any]:
     """Carries out all arms with all seeds; what ``comparison.json`` then holds.
 
@@ -52,48 +94,127 @@ def compare(
             the recipe's own.
         seeds: one run each.
         observer: is told of every step.
-        budget_seconds: when they are used up nothing more is begun; what was finished counts.
+        ways: how to compare.
 
     Raises:
         UserError: arms that cannot be compared, with all that forbids it; or as ``Run`` does.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError("a comparison needs at least one seed, each of them once")
-    begun = time.monotonic()
+    ways, begun = ways or Ways(), time.monotonic()
     recipe = with_named_arms(recipe, arms, folder)
+
+    def over() -> bool:
+        spent = time.monotonic() - begun
+        return ways.budget_seconds is not None and spent >= ways.budget_seconds
+
+    if ways.devices:
+        _side_by_side(recipe, folder, seeds, ways, observer, over)
+    runs: dict[int, Run] = {}
     results: dict[int, dict[str, Any]] = {}
     costs: dict[int, dict[str, Any]] = {}
     facts: dict[int, dict[str, Facts]] = {}
-    left: list[tuple[int, str]] = []
     for seed in seeds:
-        run = Run(with_seed(recipe, seed), folder / f"seed-{seed}", _of_seed(observer, seed))
-        run.check()
-        evidence, started = Evidence(run), time.monotonic()
-        _refuse(run, {arm: evidence.before(arm) for arm in recipe.arms})
-        run.record()
-        results[seed], costs[seed] = {}, {}
-        for arm in recipe.arms:
-            spent = time.monotonic() - begun
-            if budget_seconds is not None and spent >= budget_seconds and not run.finished(arm):
-                left.append((seed, arm))
-            else:
-                results[seed][arm], costs[seed][arm] = _carried_out(run, arm)
+        run, evidence = _begun(recipe, folder, seed, observer)
+        runs[seed], started = run, time.monotonic()
+        done = {
+            arm: _carried_out(run, arm, _against(run, arm, ways))
+            for arm in _in_turn(recipe, ways)
+            if run.finished(arm) or not over()
+        }
+        results[seed] = {arm: done[arm][0] for arm in recipe.arms if arm in done}
+        costs[seed] = {arm: done[arm][1] for arm in results[seed]}
         facts[seed] = {arm: evidence.after(arm, of) for arm, of in results[seed].items()}
         _refuse(run, facts[seed])
         if len(results[seed]) == len(recipe.arms):
             run.conclude(results[seed], time.monotonic() - started)
+        run.release()
     _refuse_other_tests(facts)
     if not any(results.values()):
         raise UserError("the budget of seconds was used up before the first arm began; give more")
-    made = _made(recipe, seeds, results, costs, facts)
-    made["notices"] += _unfinished(left, budget_seconds)
-    made["budget_seconds"], made["seconds"] = budget_seconds, round(time.monotonic() - begun, 1)
+    made = _made(recipe, seeds, results, costs, facts, ways)
+    made["budget_seconds"], made["seconds"] = ways.budget_seconds, _since(begun)
     made["command"] = shlex.join(["activegen", *sys.argv[1:]])
     made["environment"] = environment()
-    made = _jsonable(made)
-    text = json.dumps(made, indent=1, ensure_ascii=False, allow_nan=False)
-    open_folder(str(folder)).write(FILE, text.encode())
+    made = _written(folder, made)
+    if ways.held_out is not None:
+        test_set = next(of.test_set for by_arm in facts.values() for of in by_arm.values())
+        found = diagnose(runs, folder, test_set, ways.held_out, observer)
+        for arm, of in found["arms"].items():
+            made["arms"][arm]["diagnostics"] = of
+        made["held_out"], made["seconds"] = found["judge"], _since(begun)
+        made = _written(folder, made)
     return made
+
+
+def _since(begun: float) -> float:
+    return round(time.monotonic() - begun, 1)
+
+
+def _written(folder: Path, made: Mapping[str, Any]) -> dict[str, Any]:
+    told = jsonable(made)
+    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False)
+    open_folder(str(folder)).write(FILE, text.encode())
+    return told
+
+
+def _begun(recipe: Recipe, folder: Path, seed: int, observer: Observer) -> tuple[Run, Evidence]:
+    """A run that may begin."""
+    run = Run(with_seed(recipe, seed), folder / f"seed-{seed}", _of_seed(observer, seed))
+    run.check()
+    evidence = Evidence(run)
+    _refuse(run, {arm: evidence.before(arm) for arm in recipe.arms})
+    run.record()
+    return run, evidence
+
+
+def _in_turn(recipe: Recipe, ways: Ways) -> list[str]:
+    """The arms in their order; where the stop rule is asked, what it compares with comes first."""
+    unguided = unguided_of(recipe.arms) if ways.stop else None
+    return sorted(recipe.arms, key=lambda arm: unguided is not None and arm != unguided)
+
+
+def _against(run: Run, arm: str, ways: Ways) -> str | None:
+    """What the stop rule compares an arm with, if that is there."""
+    unguided = unguided_of(run.recipe.arms)
+    guided = ways.stop and run.recipe.arms[arm].generate == "guided"
+    return unguided if guided and unguided is not None and run.finished(unguided) else None
+
+
+def _side_by_side(
+    recipe: Recipe,
+    folder: Path,
+    seeds: Sequence[int],
+    ways: Ways,
+    observer: Observer,
+    over: Callable[[], bool],
+) -> None:
+    """Leaves finished arms in the folder."""
+    missing: list[tuple[Run, int, str]] = []
+    for seed in seeds:
+        run, _ = _begun(recipe, folder, seed, observer)
+        here = [(run, seed, arm) for arm in recipe.arms if not run.finished(arm)]
+        if here and not over():
+            run.prepare()
+            run.release()
+        missing += here
+    later = [ways.stop and recipe.arms[arm].generate == "guided" for _, _, arm in missing]
+    for wave in (False, True):
+        jobs = [
+            Job(recipe.plain(), folder, seed, arm, _against(run, arm, ways))
+            for (run, seed, arm), of in zip(missing, later, strict=True)
+            if of == wave
+        ]
+        if jobs:
+            in_parallel(jobs, ways.devices, carry_out, observer, over)
+
+
+def carry_out(job: Job, device: str, observer: Observer) -> None:
+    """One arm, as a process of its own does it."""
+    recipe = on_device(parse(dict(job.recipe), "the recipe of the comparison"), device)
+    run = Run(with_seed(recipe, job.seed), job.folder / f"seed-{job.seed}", observer)
+    run.check()
+    _carried_out(run, job.arm, job.against)
 
 
 def _made(
@@ -102,13 +223,14 @@ def _made(
     results: Results,
     costs: Mapping[int, Mapping[str, Any]],
     facts: Mapping[int, Mapping[str, Facts]],
+    ways: Ways,
 ) -> dict[str, Any]:
     made = {
         "recipe": recipe.name,
         "fingerprint": recipe.fingerprint,
         "settings": recipe.plain(),
         "seeds": list(seeds),
-        **stated(recipe, results),
+        **stated(recipe, results, ways.seconds_per_arm),
         "facts": {
             seed: {arm: _told(of) for arm, of in by_arm.items()} for seed, by_arm in facts.items()
         },
@@ -117,12 +239,18 @@ def _made(
     for arm, of in made["arms"].items():
         peaks = [c[arm]["peak_memory"] for c in costs.values() if arm in c]
         of["cost"]["peak_memory"] = max((p for p in peaks if p is not None), default=None)
-    short = _short(recipe, facts)
-    made["notices"] += short
+    made["notices"] += _stopped(made["arms"]) + _short(recipe, results, facts)
+    if ways.stop and not can_stop(recipe):
+        made["notices"].append(
+            "the stop rule was asked for, but has too few rounds: it needs 3 that were evaluated "
+            "and have images before the last that generates; raise loop.rounds or "
+            "loop.generate_until, or lower loop.evaluate_every"
+        )
+    made["notices"] += _unfinished(recipe, results, ways.budget_seconds)
     return made
 
 
-def _carried_out(run: Run, arm: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _carried_out(run: Run, arm: str, against: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """An arm's result, and the peak of memory when its work was done."""
     files = open_folder(str(run.folder / "arms" / arm))
     if run.finished(arm):
@@ -130,7 +258,12 @@ def _carried_out(run: Run, arm: str) -> tuple[dict[str, Any], dict[str, Any]]:
         return run.arm(arm), parse_json(known, COST) if known else {"peak_memory": None}
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    result = run.arm(arm)
+    go_on = always
+    if against is not None:
+        of = Store(str(run.folder / "arms" / against / "store"))
+        rounds = [summary for k in of.rounds() if (summary := of.round(k).summary())]
+        go_on = go_on_against(rounds, run.task.figure, run.recipe.loop.generating)
+    result = run.arm(arm, go_on)
     cost = {"peak_memory": peak_memory()}
     files.write(COST, json.dumps(cost).encode())
     return result, cost
@@ -172,11 +305,24 @@ def _refuse_other_tests(facts: Mapping[int, Mapping[str, Facts]]) -> None:
         )
 
 
-def _short(recipe: Recipe, facts: Mapping[int, Mapping[str, Facts]]) -> list[str]:
+def _stopped(arms: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{arm} stopped generating after {after} rounds with seed {seed}: the stop rule said that "
+        "it was not beating unguided"
+        for arm, of in arms.items()
+        for seed, after in of["stopped"].items()
+    ]
+
+
+def _short(recipe: Recipe, results: Results, facts: Mapping[int, Mapping[str, Facts]]) -> list[str]:
     spec = recipe.proposal if recipe.segmentation is None else recipe.segmentation.proposal
     most, told = spec.budget * recipe.loop.generating, []
     for arm, settings in recipe.arms.items():
-        found = [by_arm[arm].images for by_arm in facts.values() if arm in by_arm]
+        found = [
+            by_arm[arm].images
+            for seed, by_arm in facts.items()
+            if arm in by_arm and stopped_after(results[seed][arm]) is None
+        ]
         if found and settings.generate != "none" and min(found) < most:
             told.append(
                 f"{arm} learnt from as few as {min(found)} of {most} synthetic images: the others "
@@ -185,7 +331,8 @@ def _short(recipe: Recipe, facts: Mapping[int, Mapping[str, Facts]]) -> list[str
     return told
 
 
-def _unfinished(left: Sequence[tuple[int, str]], budget_seconds: float | None) -> list[str]:
+def _unfinished(recipe: Recipe, results: Results, budget_seconds: float | None) -> list[str]:
+    left = [(seed, arm) for seed, of in results.items() for arm in recipe.arms if arm not in of]
     if not left:
         return []
     names = ", ".join(f"{arm} with seed {seed}" for seed, arm in left)
@@ -215,12 +362,3 @@ def _of_seed(observer: Observer, seed: int) -> Observer:
         observer(replace(event, arm=f"seed {seed} {event.arm}".strip()))
 
     return told
-
-
-def _jsonable(value: Any) -> Any:
-    """Without what JSON has no word for: infinite and no numbers become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(of) for key, of in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(of) for of in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

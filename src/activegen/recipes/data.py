@@ -108,7 +108,7 @@ def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Dat
     number = few.per_class if isinstance(whole, RealImages) else few.count
     if number is not None:
         train = few_shot(whole, number, seed)
-    limited = test if spec.test.limit is None else _at_most(test, spec.test.limit)
+    limited = test if spec.test.limit is None else at_most(test, spec.test.limit)
     digest = hashlib.sha256()
     count, total = 0, len(train) + sum(len(of) for of in others)
     prints: list[list[Tensor]] = []
@@ -158,8 +158,14 @@ def read_split(spec: DataSpec, split: SplitSpec) -> Real:
     return reader(layout, path, split.split, **options)
 
 
-def _at_most(images: Real, limit: int) -> Real:
-    """The same choice whatever the seed of the run, so that all seeds have the same test."""
+def at_most(images: Real, limit: int) -> Real:
+    """Of each class, or of scenes in all; the same choice whatever the seed of the run is.
+
+    So all seeds have the same test.
+
+    Raises:
+        UserError: ``limit`` is not positive.
+    """
     if limit < 1:
         raise UserError(f"data.test.limit is {limit}; give at least 1, or null for all")
     if isinstance(images, RealScenes):

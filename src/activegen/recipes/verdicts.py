@@ -1,11 +1,12 @@
 """From the results of runs to what they show, as JSON-able values."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Any, TypeVar
 
-from activegen.loop.rounds import ArmSettings
+from activegen.loop.rounds import ArmSettings, GoOn
 from activegen.proof.curves import Amount, Track, amount_needed, curve, worth
 from activegen.proof.statistics import Comparison, Figures, holm
 from activegen.proof.statistics import compare as compared
@@ -13,6 +14,7 @@ from activegen.proof.stopping import Standing, StopRule, standing
 from activegen.recipes.schema import Recipe
 from activegen.records import UserError
 
+LEAST = StopRule.least  # rounds without which the stop rule says nothing
 REFERENCE = ("real_only", "unguided")  # names of the arms that others are compared with
 NO_DIFFERENCE: dict[str, Any] = {"difference": None, "interval": None}
 Arms = Mapping[str, ArmSettings]
@@ -45,8 +47,16 @@ def pairs_of(arms: Arms) -> list[tuple[str, str]]:
     return pairs
 
 
-def stated(recipe: Recipe, results: Results) -> dict[str, Any]:
-    """Figures of each arm, differences with their verdicts, curves, amounts, the stop rule."""
+def stated(
+    recipe: Recipe, results: Results, seconds_per_arm: float | None = None
+) -> dict[str, Any]:
+    """Figures of each arm, differences with their verdicts, curves, amounts, the stop rule.
+
+    Args:
+        recipe: whose arms they are of.
+        results: of the runs.
+        seconds_per_arm: that each arm is given in the second comparison; see `at_equal_seconds`.
+    """
     arms = {
         name: of for name, of in recipe.arms.items() if any(name in r for r in results.values())
     }
@@ -72,8 +82,69 @@ def stated(recipe: Recipe, results: Results) -> dict[str, Any]:
         },
         "comparisons": [_told(of) for of in comparisons],
         "stop": _stops(arms, by_arm, unguided),
+        "equal_seconds": at_equal_seconds(recipe, results, seconds_per_arm),
         "notices": notices,
     }
+
+
+def at_equal_seconds(
+    recipe: Recipe, results: Results, seconds: float | None = None
+) -> dict[str, Any]:
+    """The same comparison with every arm cut off after the same seconds; nothing is trained again.
+
+    An arm's figure is that of its last evaluated round whose learner was trained by then. Seconds
+    are those of its complete rounds as they were measured, so they are of the machine, and without
+    what is done once for all arms (the training of the judge of labels). What an arm does not use
+    up is not given to it. Ours.
+
+    Args:
+        recipe: whose arms they are of.
+        results: of the runs.
+        seconds: for each arm and seed; by default what the cheapest of the arms that generate (of
+            all, where none does) takes to its end with its slowest seed.
+
+    Returns:
+        "seconds", whether they were "given", "arms": by name the "mean", and by seed the "figures"
+        and the "seconds" until they were reached, and whether that was the "whole" arm;
+        "comparisons". Arms that have no figure by then are missing.
+    """
+    tracks = {
+        name: {s: _by_seconds(r[name]) for s, r in results.items() if name in r}
+        for name in recipe.arms
+    }
+    tracks = {name: of for name, of in tracks.items() if of}
+    ends = {name: max(of.amounts[-1] for of in mine.values()) for name, mine in tracks.items()}
+    generating = [name for name in ends if recipe.arms[name].generate != "none"]
+    limit = min(ends[name] for name in generating or ends) if seconds is None else seconds
+    cut = {
+        name: {s: reached for s, of in mine.items() if (reached := _until(of, limit)) > 0}
+        for name, mine in tracks.items()
+    }
+    cut = {name: mine for name, mine in cut.items() if mine}
+    figures = {
+        name: {s: tracks[name][s].figures[count - 1] for s, count in mine.items()}
+        for name, mine in cut.items()
+    }
+    pairs = [pair for pair in pairs_of(recipe.arms) if _common(figures, *pair)]
+    return {
+        "seconds": limit,
+        "given": seconds is not None,
+        "arms": {
+            name: {
+                "mean": fmean(mine.values()),
+                "figures": mine,
+                "seconds": {s: tracks[name][s].amounts[n - 1] for s, n in cut[name].items()},
+                "whole": all(n == len(tracks[name][s].amounts) for s, n in cut[name].items()),
+            }
+            for name, mine in figures.items()
+        },
+        "comparisons": [_told(of) for of in holm([_pair(figures, *pair) for pair in pairs])],
+    }
+
+
+def _until(track: Track, seconds: float) -> int:
+    """How many points a track has by then."""
+    return sum(amount <= seconds for amount in track.amounts)
 
 
 def _arm(
@@ -101,6 +172,7 @@ def _arm(
         "images": {seed: of["images"] for seed, of in mine.items()},
         "proposed": {seed: of["proposed"] for seed, of in mine.items()},
         "steps": sorted({of["steps"] for of in mine.values()}),
+        "stopped": {seed: at for seed, of in mine.items() if (at := stopped_after(of)) is not None},
         "cost": _cost(mine),
         "curves": {
             "images": _if_possible(lambda: asdict(curve(by_images))),
@@ -122,6 +194,15 @@ def _arm(
 
 def _figures(mine: Mapping[int, Any]) -> dict[int, float]:
     return {seed: of[of["figure"]] for seed, of in mine.items()}
+
+
+def jsonable(value: Any) -> Any:
+    """Without what JSON has no word for: infinite and no numbers become null."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(of) for key, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(of) for of in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _common(by_arm: Mapping[str, Mapping[int, Any]], arm: str, other: str) -> list[int]:
@@ -207,7 +288,13 @@ def _measured(result: Mapping[str, Any], amounts: Sequence[float]) -> Track:
 def _before(result: Mapping[str, Any]) -> list[float]:
     """Synthetic images that the learner of each round was trained on."""
     rounds = result["rounds"]
-    return [float(sum(r["accepted"] for r in rounds[:k])) for k in range(len(rounds))]
+    ends = [max(k - of.get("staleness", 0), 0) for k, of in enumerate(rounds)]
+    return [float(sum(r["accepted"] for r in rounds[:end])) for end in ends]
+
+
+def stopped_after(result: Mapping[str, Any]) -> int | None:
+    """Rounds that had generated when the arm was stopped; None where it was not."""
+    return next((k for k, of in enumerate(result["rounds"]) if of.get("stopped")), None)
 
 
 def _by_images(result: Mapping[str, Any]) -> Track:
@@ -269,6 +356,34 @@ def _stops(
         words = "fewer than 3 evaluated rounds with images: the stop rule says nothing."
         found[arm] = {"words": words, "stop": None} if seen is None else _of_standing(seen)
     return found
+
+
+def go_on_against(unguided: Sequence[Mapping[str, Any]], figure: str, generating: int) -> GoOn:
+    """Whether a guided arm shall go on, by the stop rule and the rounds of one seed.
+
+    Args:
+        unguided: summaries of the arm that it shall beat.
+        figure: that arms are compared by.
+        generating: rounds that generate.
+    """
+    found = _rounds({0: {"rounds": unguided, "figure": figure}})
+    theirs = {k: of for k, of in found.items() if k < generating - 1}
+
+    def go_on(past: Sequence[Mapping[str, Any]]) -> bool:
+        ours = _rounds({0: {"rounds": past, "figure": figure}})
+        both = sorted(set(ours) & set(theirs))
+        if len(both) < LEAST:
+            return True
+        mine, other = ([side[k] for k in both] for side in (ours, theirs))
+        return not standing(mine, other, StopRule(rounds=len(theirs))).stop
+
+    return go_on
+
+
+def can_stop(recipe: Recipe) -> bool:
+    """Whether there are enough rounds for the stop rule to be asked in time."""
+    loop = recipe.loop
+    return sum((k + 1) % loop.evaluate_every == 0 for k in range(1, loop.generating - 1)) >= LEAST
 
 
 def _standing(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Standing | None:

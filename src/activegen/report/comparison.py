@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,24 @@ from activegen.recipes.comparing import FILE
 from activegen.records import UserError, choose
 from activegen.report.measures import MEASURES
 from activegen.report.page import environment, flat
-from activegen.report.plots import interval_curves, named_styles
-from activegen.report.words import NBSP, NONE, points
+from activegen.report.plots import interval_curves, named_styles, scatter
+from activegen.report.words import NBSP, NONE, percent, points
 from activegen.store.files import parse_json
 
+DIAGNOSTICS = {  # title by name; shares in per cent, others with so many digits
+    "label_fidelity": ("Labels confirmed", None),
+    "precision": ("Precision", None),
+    "recall": ("Recall", None),
+    "density": ("Density", 2),
+    "coverage": ("Coverage", None),
+    "kid": ("KID", 4),
+    "nearest": ("Nearest real", 2),
+    "diversity": ("Diversity", 3),
+    "entropy": ("Entropy", 3),
+    "learner_entropy": ("Learner's entropy", 3),
+    "cross_entropy": ("Cross-entropy", 3),
+    "learner_cross_entropy": ("Learner's cross-entropy", 3),
+}
 VERDICTS = {"helps": "yes", "hurts": "no"}  # how a row looks
 
 
@@ -44,14 +58,27 @@ def _content(made: Mapping[str, Any]) -> dict[str, Any]:
         found = {name: arm["curves"][of] for name, arm in arms.items()}
         return interval_curves(found, looks, f"{measure.title} on real test images", below)
 
-    first = next(iter(made["facts"].values()))
+    first, equal = next(iter(made["facts"].values())), made.get("equal_seconds")
     return {
         "made": made,
         "arms": arms,
         "looks": looks,
         "measure": measure,
         "verdicts": VERDICTS,
-        "tables": _tables(made),
+        "tables": _tables(made["comparisons"]),
+        "equal": equal,
+        "equal_tables": _tables(equal["comparisons"]) if equal else {},
+        "looked_into": diagnosed(made),
+        "diagnostics": DIAGNOSTICS,
+        "diagnostic": diagnostic,
+        "by_fidelity": scatter(
+            _gains(made),
+            looks,
+            f"Points of {measure.title} gained over {made['baseline']}",
+            "labels that the held-out judge confirms"
+            if measure.title == "Accuracy"
+            else "mIoU of the held-out judge with the masks",
+        ),
         "by_images": curves("images", "synthetic images learnt from"),
         "by_seconds": curves("seconds", "seconds, until a learner was trained"),
         "classes": list(next(iter(arms.values()))["per_class"]),
@@ -65,10 +92,36 @@ def _content(made: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tables(made: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+def diagnosed(made: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Means of the diagnostics by arm; none where the comparison was not looked into."""
+    found = {name: arm.get("diagnostics") for name, arm in made["arms"].items()}
+    return {name: of["means"] for name, of in found.items() if of}
+
+
+def diagnostic(of: Mapping[str, Any], name: str) -> str:
+    """One of `DIAGNOSTICS` in words; a dash where it is not known."""
+    value, digits = of.get(name), DIAGNOSTICS[name][1]
+    if value is None or digits is None:
+        return percent(value)
+    return f"{value:.{digits}f}"
+
+
+def _gains(made: Mapping[str, Any]) -> dict[str, tuple[float, float, tuple[float, float] | None]]:
+    """Of each arm that was looked into: label fidelity, gain over the baseline, its interval."""
+    found = {}
+    for name, means in diagnosed(made).items():
+        for of in made["comparisons"]:
+            against = of["arm"] == name and of["baseline"] == made["baseline"]
+            if against and means.get("label_fidelity") is not None:
+                ends = of["interval"] and (of["interval"]["low"], of["interval"]["high"])
+                found[name] = (means["label_fidelity"], of["difference"], ends)
+    return found
+
+
+def _tables(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Comparisons by what the arms are compared with."""
     found: dict[str, list[Mapping[str, Any]]] = {}
-    for comparison in made["comparisons"]:
+    for comparison in comparisons:
         found.setdefault(comparison["baseline"], []).append(comparison)
     return found
 

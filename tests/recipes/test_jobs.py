@@ -1,0 +1,42 @@
+"""Jobs in processes of their own."""
+
+from pathlib import Path
+
+import pytest
+
+from activegen.recipes.jobs import Job, in_parallel
+from activegen.recipes.progress import Event
+from activegen.records import UserError
+from side_by_side import fail, note
+
+
+def jobs(folder: Path, *arms: str) -> list[Job]:
+    return [Job({}, folder, 3, arm) for arm in arms]
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.mark.slow
+def test_each_device_has_a_process_and_rounds_are_told(tmp_path: Path) -> None:
+    told: list[Event] = []
+    in_parallel(jobs(tmp_path, "a", "b", "c"), ["x", "y"], note, told.append, never)
+    devices = {file.name.split("-")[1]: file.read_text() for file in tmp_path.iterdir()}
+    assert {file.name[0] for file in tmp_path.iterdir()} == {"a", "b", "c"}
+    assert len(set(devices.values())) == len(devices) == 2
+    assert {event.phase for event in told} == {"round"}
+    assert sorted(event.arm for event in told) == ["seed 3 a", "seed 3 b", "seed 3 c"]
+
+
+@pytest.mark.slow
+def test_what_can_be_mended_comes_back(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown arm 'b'; choose one of: a"):
+        in_parallel(jobs(tmp_path, "b"), ["x"], fail, print, never)
+    with pytest.raises(UserError, match="a process ended before its arm did"):
+        in_parallel(jobs(tmp_path, "dies"), ["x"], fail, print, never)
+
+
+def test_nothing_begins_when_the_time_is_over(tmp_path: Path) -> None:
+    in_parallel(jobs(tmp_path, "a"), ["x"], note, print, lambda: True)
+    assert not list(tmp_path.iterdir())
