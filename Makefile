@@ -2,13 +2,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 # torch's wheels are big; one install, made again when the project's own files change
 INSTALLED := .venv/.installed
+BENCH := $(BIN)/python benchmarks/throughput.py
 
 # of make results: seeds; seconds for each comparison; where EuroSAT is
 SEEDS ?= 5
 BUDGET ?=
 EUROSAT ?=
 
-.PHONY: demo results test test-slow test-gpu check format clean
+.PHONY: demo results bench bench-gpu test test-slow test-gpu check format clean
 
 demo: $(INSTALLED)
 	$(BIN)/activegen demo --out runs/demo
@@ -16,6 +17,16 @@ demo: $(INSTALLED)
 results: $(INSTALLED)
 	$(BIN)/python benchmarks/results.py --seeds $(SEEDS) \
 		$(if $(BUDGET),--budget $(BUDGET)) $(if $(EUROSAT),--eurosat $(EUROSAT))
+
+bench: $(INSTALLED)
+	for size in embedded scenes; do $(BENCH) --device cpu --memory --size $$size \
+		--json docs/performance/$$size-cpu.json || exit; done
+	$(BENCH) --publish
+
+bench-gpu: $(INSTALLED)
+	for size in sd15 sd15-controlnet sd21 sdxl; do $(BENCH) --device cuda --size $$size \
+		--json docs/performance/$$size-cuda.json || exit; done
+	$(BENCH) --publish
 
 test: $(INSTALLED)
 	$(BIN)/pytest -q
