@@ -383,6 +383,8 @@ class _Run:
         )
         self.stopped |= stopped
         generating = generating and not stopped
+        if generating and self.parts.source is not None:
+            _ = self._loaded
         with _Clock(seconds, "train"), self.meter.at(TRAIN):
             self._train(number, miners=generating)
         summary: dict[str, Any] = {
@@ -537,7 +539,12 @@ class _Run:
         """Asked of another process where one has the model, so that it is not loaded twice."""
         if self.parts.source is None:
             return self.model.noise_shape
-        return next(self.parts.executor.map(partial(_noise_shape, self._again()), [(0, [])]))
+        return next(self._loaded)
+
+    @cached_property
+    def _loaded(self) -> Iterator[tuple[int, int, int]]:
+        """Begins to load the model in another process."""
+        return self.parts.executor.map(partial(_noise_shape, self._again()), [(0, [])])
 
     def _needed(self, plan: Sequence[Request]) -> int:
         """Images that are accepted at most; of a "selected" arm all are judged."""
