@@ -8,6 +8,8 @@ BENCH := $(BIN)/python benchmarks/throughput.py
 SEEDS ?= 5
 BUDGET ?=
 EUROSAT ?=
+# of make bench-gpu: a checkout of the released ActGen, to time beside ours
+ACTGEN ?=
 
 .PHONY: demo results bench bench-gpu test test-slow test-gpu check format clean
 
@@ -26,6 +28,8 @@ bench: $(INSTALLED)
 bench-gpu: $(INSTALLED)
 	for size in sd15 sd15-controlnet sd21 sdxl; do $(BENCH) --device cuda --size $$size \
 		--json docs/performance/$$size-cuda.json || exit; done
+	$(if $(ACTGEN),$(BIN)/python benchmarks/released_actgen.py --checkout $(ACTGEN) --size sd15 \
+		--batch 16 --json docs/released_actgen.json)
 	$(BENCH) --publish
 
 test: $(INSTALLED)
