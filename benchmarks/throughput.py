@@ -12,7 +12,6 @@ unguided ones have to be the pipeline's.
 
 import argparse
 import fnmatch
-import functools
 import gc
 import json
 import platform
@@ -32,14 +31,13 @@ from diffusers.utils import logging
 from models import SEED, SIZES, VARIANTS, Size
 from modes import PIPELINE, UNGUIDED, Mode, Setting, modes
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from activegen.diffusion.decoders import Decoder, FullDecoder, LinearDecoder
 from activegen.diffusion.pseudo_masks import PRESETS, pseudo_masks
 from activegen.diffusion.sampling import Batch, Drawn, Dropping, Sampling, sample, seeded
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.guidance import MemoryBank
+from activegen.loop.flops import Counting, awaited
 from activegen.loop.rounds import Learners
 from activegen.precision import fast_dtype
 from activegen.recipes.run import environment
@@ -180,45 +178,19 @@ class Bench:
         return made.to(self.device).eval().requires_grad_(False)
 
 
-class Counter(TorchDispatchMode):
-    """Counts operations of convolutions and products of matrices, forward and backward.
-
-    Of whole draws: parts of them are in inference mode, where layers are not yet taken apart, and
-    others have gradients, where torch's own ``FlopCounterMode`` fails.
-    """
-
-    total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        count = flop_registry.get(func._overloadpacket)
-        if count is None and _composite(func):  # these come whole in inference mode
-            with self:
-                return func.decompose(*args, **kwargs)
-        made = func(*args, **kwargs)
-        self.total += count(*args, **kwargs, out_val=made) if count else 0
-        return made
-
-
-@functools.cache
-def _composite(func: Any) -> bool:
-    """Is made of other operations."""
-    return func._can_decompose()
-
-
 def operations(draw: Callable[[], object]) -> float:
     """FLOPs of each image of a draw of ``COUNTED``."""
-    with Counter() as counter:
+    with Counting() as counter:
         draw()
     return counter.total / COUNTED
 
 
 def timed(draw: Callable[[], object], device: torch.device) -> float:
     """Seconds of one draw."""
-    _wait(device)
+    awaited(device)
     start = time.perf_counter()
     draw()
-    _wait(device)
+    awaited(device)
     return time.perf_counter() - start
 
 
@@ -244,11 +216,6 @@ def _resident(what: str) -> int:
         if line.startswith(f"{what}:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"this system does not tell {what}")
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def in_turn(

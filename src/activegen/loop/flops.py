@@ -33,10 +33,11 @@ class Flops:
     backward: int = 0
 
 
-class _Counting(TorchDispatchMode):
+class Counting(TorchDispatchMode):
     """What `torch.utils.flop_counter.FlopCounterMode` counts, and not in which module.
 
-    Its hooks in all modules of the process take longer than the call, and refuse some graphs.
+    Its hooks in all modules of the process take longer than the call, and refuse some graphs. In
+    inference mode operations come whole, and are counted by what they are made of.
     """
 
     total = 0
@@ -44,11 +45,21 @@ class _Counting(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        made = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
         formula = flop_registry.get(func._overloadpacket)
+        if formula is None and _composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
+        made = func(*args, **kwargs)
         if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=made)
+            self.total += formula(*args, **kwargs, out_val=made)
         return made
+
+
+@cache
+def _composite(func: Any) -> bool:
+    """Is made of other operations."""
+    return func._can_decompose()
 
 
 def counted(work: Callable[[], Tensor], inputs: Sequence[Tensor] = ()) -> Flops:
@@ -59,10 +70,7 @@ def counted(work: Callable[[], Tensor], inputs: Sequence[Tensor] = ()) -> Flops:
         inputs: whose gradient is wanted. Of frozen weights no gradient is taken, so a backward
             costs about one forward here and not the usual two.
     """
-    followed = torch.is_grad_enabled()
-    eager = torch.compiler.set_stance("force_eager")
-    # inference mode hides of what a layer is made
-    with eager, torch.inference_mode(False), torch.set_grad_enabled(followed), _Counting() as seen:
+    with torch.compiler.set_stance("force_eager"), Counting() as seen:
         made = work()
         forward = seen.total
         if inputs and made.requires_grad:
@@ -98,13 +106,14 @@ def peak(device: torch.device, dtype: torch.dtype) -> float:
 
 @torch.inference_mode()
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    _await(device)
+    awaited(device)
     begun = time.perf_counter()
     work()
-    _await(device)
+    awaited(device)
     return time.perf_counter() - begun
 
 
-def _await(device: torch.device) -> None:
+def awaited(device: torch.device) -> None:
+    """All that was asked of the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
