@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import tiny
+import toy
 from activegen.loop.rounds import ArmSettings
 from activegen.proof.fairness import Facts
 from activegen.recipes import Run, comparing, parse
@@ -27,24 +28,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(model: Path, **arms: dict) -> dict:
     """Two rounds, the first of which generates two images."""
-    return {
-        "name": "toy",
-        "data": {
-            "layout": "world",
-            "size": 16,
-            "options": {"size": 16},
-            "train": {"per_class": 2, "options": {"count": 4}},
-            "test": {"limit": 2, "options": {"count": 3}},
-        },
-        "model": {"path": str(model), "decoder": "linear", "device": "cpu"},
-        "sampling": {"num_steps": 2, "cfg_scale": 2.0, "scheduler": "ddim"},
-        "guidance": {"guided": ["reference_pull"], "adversarial": ["reference_pull"]},
-        "training": {"steps": 4, "batch_size": 8, "augmentation": "flips"},
-        "proposal": {"budget": 2},
-        "judge": {"members": 1, "steps": 2, "min_probability": 0.0},
-        "loop": {"rounds": 2, "batch": 4},
+    return toy.settings(
+        model,
+        guidance={"guided": ["reference_pull"], "adversarial": ["reference_pull"]},
+        training={"steps": 4, "batch_size": 8, "augmentation": "flips"},
+        proposal={"budget": 2},
+        loop={"rounds": 2, "batch": 4},
         **({"arms": arms} if arms else {}),
-    }
+    )
 
 
 NONE = {"generate": "none"}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import tiny
+import toy
 from activegen.recipes import Recipe, Run, load, parse
 from activegen.records import UserError
 from activegen.store import Store
@@ -14,23 +15,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # other people's, on loading 
 
 def recipe(model: Path, **parts: dict) -> Recipe:
     """One arm over three rounds, the first of which generates two images."""
-    settings = {
-        "name": "toy",
-        "data": {
-            "layout": "world",
-            "size": 16,
-            "options": {"size": 16},
-            "train": {"per_class": 2, "options": {"count": 4}},
-            "test": {"limit": 2, "options": {"count": 3}},
-        },
-        "model": {"path": str(model), "decoder": "linear", "device": "cpu"},
-        "sampling": {"num_steps": 2, "cfg_scale": 2.0, "scheduler": "ddim"},
-        "guidance": {"guided": [{"ascend": {"objectives": [{"teacher_student": {}}]}}]},
-        "proposal": {"budget": 2, "plain_share": 0.0, "adversarial_share": 0.0},
-        "training": {"steps": 6, "batch_size": 8},
-        "judge": {"members": 1, "steps": 2, "min_probability": 0.0},
-        "arms": {"active": {"generate": "guided"}},
-    }
+    settings = toy.settings(
+        model,
+        guidance={"guided": [{"ascend": {"objectives": [{"teacher_student": {}}]}}]},
+        proposal={"budget": 2, "plain_share": 0.0, "adversarial_share": 0.0},
+        training={"steps": 6, "batch_size": 8},
+        arms={"active": {"generate": "guided"}},
+    )
     loop = {"rounds": 3, "generate_until": 0.34, "batch": 2}
     return parse(settings | parts | {"loop": loop | parts.get("loop", {})})
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import tiny
+import toy
 from activegen.recipes import Recipe, Run, drawing, load, parse
 from activegen.recipes.plan import measure, plan
 from activegen.recipes.progress import Event
@@ -31,23 +32,13 @@ def settings(model: Path) -> dict:
     """Three arms over two rounds, the first of which generates four images."""
     objectives = [{"repulsion": {"during": [0, 0.5]}}, {"adversarial": {"weight": 0.1}}]
     ascend = {"ascend": {"objectives": objectives}}
-    return {
-        "name": "toy",
-        "data": {
-            "layout": "world",
-            "size": 16,
-            "options": {"size": 16},
-            "train": {"per_class": 2, "options": {"count": 4}},
-            "test": {"limit": 2, "options": {"count": 3}},
-        },
-        "model": {"path": str(model), "decoder": "linear", "device": "cpu"},
-        "sampling": {"num_steps": 2, "cfg_scale": 2.0, "scheduler": "ddim"},
-        "guidance": {"guided": ["reference_pull", ascend], "adversarial": [ascend]},
-        "training": {"steps": 4, "batch_size": 8},
-        "proposal": {"budget": 4},
-        "judge": {"members": 1, "steps": 2, "min_probability": 0.0},
-        "loop": {"rounds": 2, "batch": 4},
-    }
+    return toy.settings(
+        model,
+        guidance={"guided": ["reference_pull", ascend], "adversarial": [ascend]},
+        training={"steps": 4, "batch_size": 8},
+        proposal={"budget": 4},
+        loop={"rounds": 2, "batch": 4},
+    )
 
 
 def only(settings: dict, **arms: str) -> dict:

@@ -1,0 +1,22 @@
+"""The recipe that tests of whole runs start from, with a few rendered tiles and a toy model."""
+
+from pathlib import Path
+from typing import Any
+
+
+def settings(model: Path, **parts: Any) -> dict[str, Any]:
+    """Data, model and sampling, and what a test adds to them or has instead."""
+    return {
+        "name": "toy",
+        "data": {
+            "layout": "world",
+            "size": 16,
+            "options": {"size": 16},
+            "train": {"per_class": 2, "options": {"count": 4}},
+            "test": {"limit": 2, "options": {"count": 3}},
+        },
+        "model": {"path": str(model), "decoder": "linear", "device": "cpu"},
+        "sampling": {"num_steps": 2, "cfg_scale": 2.0, "scheduler": "ddim"},
+        "judge": {"members": 1, "steps": 2, "min_probability": 0.0},
+        **parts,
+    }
