@@ -1,13 +1,16 @@
 """What the cheap settings of guidance give away against guidance at its full cost.
 
     python benchmarks/full_cost.py --images 96 --json full_cost.json
+    python benchmarks/full_cost.py --systems C --lengths 0 0.5 2.25 0.05
 
 The packaged recipes draw the same requests with their own settings and with dearer ones: gradients
 through the full decoder, through the denoiser, in every step (each a proportionally shorter move).
 Measured on the finished 8-bit images: the score under the model that guided and under held-out ones
 of another architecture, and whether a model that was trained on thousands of images confirms the
 label; differences from the full cost are paired by image, with normal intervals of 95 %. Beside it
-the cosine of the gradients, per image and step, on the same unguided trajectory.
+the cosine of the gradients, per image and step, on the same unguided trajectory. With ``--lengths``
+it is the recipe's own setting of C with moves of the text of other lengths, and the last of these
+stands for the full cost.
 """
 
 import argparse
@@ -239,7 +242,7 @@ def measure(subject: Subject, count: int, folder: Path, steps: tuple[int, int]) 
             images["unguided"], seconds["unguided"] = drawn(drawing, plain)
         images[name], seconds[name] = drawn(drawing, plan)
         directions[name] = gradients(drawing, plan[:32], subject.way)
-    rows = {}
+    rows, dearest = {}, list(subject.variants)[-1]
     measures = {
         "guiding": lambda of: values(subject.score, guiding, of, targets),
         "held_out": lambda of: values(subject.score, held_out, of, targets),
@@ -254,7 +257,7 @@ def measure(subject: Subject, count: int, folder: Path, steps: tuple[int, int]) 
             "ratio": seconds[name] / seconds["unguided"],
         }
         for key, found in of.items():
-            away = found - per_image[FULL][key]
+            away = found - per_image[dearest][key]
             reach = 1.96 * away.std(ddof=1) / len(away) ** 0.5
             row[key] = {
                 "mean": float(found.mean()),
@@ -262,7 +265,7 @@ def measure(subject: Subject, count: int, folder: Path, steps: tuple[int, int]) 
                 "from_full": [float(away.mean() + k * reach) for k in (0, -1, 1)],
             }
         if name in directions:
-            row["cosine"] = cosines(directions[name], directions[FULL])
+            row["cosine"] = cosines(directions[name], directions[dearest])
         rows[name] = row
     return {"recipe": subject.recipe, "score": subject.score, "images": len(plan), "rows": rows}
 
@@ -291,13 +294,17 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=list(SUBJECTS), choices=list(SUBJECTS))
     parser.add_argument("--steps", type=int, default=300, help="of the learner and its like")
     parser.add_argument("--judge-steps", type=int, default=800)
+    parser.add_argument("--lengths", type=float, nargs="+", help="of C's moves of the text")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    found = {}
+    subjects, found = dict(SUBJECTS), {}
+    if given.lengths:
+        steps = {f"step {length:g}": [f"{C}.step={length}"] for length in given.lengths}
+        subjects["C"] = replace(SUBJECTS["C"], variants=steps)
     for name in given.systems:
         with tempfile.TemporaryDirectory() as folder:
             steps = (given.steps, given.judge_steps)
-            found[name] = measure(SUBJECTS[name], given.images, Path(folder), steps)
+            found[name] = measure(subjects[name], given.images, Path(folder), steps)
         print(table(found[name]), flush=True)
     if given.json:
         about = {"environment": environment(), "options": vars(given)}

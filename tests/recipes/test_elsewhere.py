@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import tiny
 import toy
@@ -26,6 +27,16 @@ def recipe(model: Path, **parts: dict) -> Recipe:
     return parse(settings | parts | {"loop": loop | parts.get("loop", {})})
 
 
+@pytest.fixture
+def one_thread():
+    """Processes divide the threads, and sums of another number of threads round otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_another_process_makes_the_run_again_and_draws_the_same(tmp_path: Path) -> None:
     model = tiny.save(tiny.model(), tmp_path / "model")
     stores, figures = [], []
