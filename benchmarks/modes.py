@@ -45,6 +45,7 @@ class Mode:
         masks: preset of ``pseudo_masks`` whose masks are made too; "" for none.
         refers: reference images are encoded too.
         dropped: share of the images that is dropped half-way.
+        micro_batch: images whose gradient is taken at once; None = all.
         sampling: settings of ``Sampling`` that are not the run's.
         beside: the mode that it is to be compared with, besides the pipeline.
         usual: timed where nothing else is asked for.
@@ -56,6 +57,7 @@ class Mode:
     masks: str = ""
     refers: bool = False
     dropped: float = 0.0
+    micro_batch: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     beside: str = UNGUIDED
     usual: bool = True
@@ -155,6 +157,7 @@ def _recipes(of: Setting) -> dict[str, Mode]:
                     recipe.model.decoder,
                     ", ".join(lever for lever, on in levers.items() if on),
                     refers=not of.masks,
+                    micro_batch=recipe.loop.micro_batch or None,
                     sampling={"cfg_interval": recipe.sampling.cfg_interval},
                 )
     return made
@@ -177,6 +180,7 @@ def _levers(of: Setting) -> dict[str, Mode]:
     through_decoder = _climb(of, "latents", "decoder")
     return {
         "lever prompt's half": Mode((through_half,), "linear", beside=deep),
+        "lever micro-batch": Mode((through_all,), "linear", micro_batch=4, beside=deep),
         "lever checkpointing": Mode((through_all,), "linear", "checkpointing", beside=deep),
         "lever every second step": Mode((Every(2, through_decoder),), "linear", beside=shallow),
         "lever window": Mode((During(*WINDOW, through_decoder),), "linear", beside=shallow),

@@ -117,7 +117,13 @@ class Bench:
         )
         gone = torch.arange(count) < mode.dropped * count
         dropping = Dropping(0.5, lambda _: gone) if mode.dropped else None
-        drawn = sample(batch, mode.terms, self.decoders[mode.decoder], dropping=dropping)
+        drawn = sample(
+            batch,
+            mode.terms,
+            self.decoders[mode.decoder],
+            dropping=dropping,
+            micro_batch=mode.micro_batch,
+        )
         if preset and drawn.maps:
             pseudo_masks(drawn.maps, torch.ones(count, 1).long(), 0, drawn.images, preset)
         return drawn

@@ -241,6 +241,21 @@ def test_a_sample_does_not_depend_on_its_batch(case):
     torch.testing.assert_close(together.latents[1:2], alone.latents, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_gradients_of_a_few_images_at_a_time_are_the_same(case, size):
+    world = seams.Notes()
+    whole = sample(batch(case), case.guidance(1.0))
+    split = sample(batch(case, world), case.guidance(1.0), micro_batch=size)
+    for a, b in ((split.latents, whole.latents), (split.images, whole.images)):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    assert (split.attention is None) == (whole.attention is None)
+    if split.attention is not None:
+        torch.testing.assert_close(split.attention, whole.attention, atol=1e-5, rtol=1e-4)
+    pieces = -(-3 // size)
+    assert split.calls == case.calls
+    assert world.calls == case.calls + (pieces - 1) * len(case.guided)
+
+
 def test_the_same_batch_twice_is_bit_exact(case):
     once = sample(batch(case), case.guidance(1.0))
     again = sample(batch(case), case.guidance(1.0))

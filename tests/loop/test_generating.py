@@ -127,6 +127,21 @@ def test_short_of_memory_gradients_recompute_and_then_it_is_an_error(monkeypatch
         drawing((0, plan))
 
 
+def test_gradients_of_a_micro_batch_make_the_same_images(monkeypatch):
+    climbing = Ascend("conditioning", "denoiser", (Informative(generator().learner, entropy),), 1.0)
+    plan = [request(seed, "guided") for seed in (5, 6, 7)]
+    whole = replace(generator(), steering={"guided": [climbing]})
+    pieces = replace(whole, micro_batch=2, model=tiny.model())
+    rows: list[int] = []
+    pieces.model.unet.register_forward_pre_hook(  # type: ignore[attr-defined]
+        lambda _, inputs: rows.append(len(inputs[0])) if torch.is_grad_enabled() else None
+    )
+    pairs = zip(whole((0, plan))[1], pieces((0, plan))[1], strict=True)
+    for a, b in pairs:
+        assert (from_png(a.image).int() - from_png(b.image).int()).abs().max() <= 1
+    assert rows == [2, 1] * 3
+
+
 def test_what_is_not_finite_is_no_sample():
     drawing = generator()
     weight = drawing.model.unet.conv_out.bias  # type: ignore[attr-defined]

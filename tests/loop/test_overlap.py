@@ -202,6 +202,8 @@ def test_images_that_would_come_too_late_are_refused():
         LoopSettings(rounds=3, generate_until=0.5, overlap=True)
     with pytest.raises(UserError, match="workers is -1"):
         LoopSettings(workers=-1)
+    with pytest.raises(UserError, match=r"loop\.micro_batch"):
+        LoopSettings(micro_batch=-1)
 
 
 KILLED = """

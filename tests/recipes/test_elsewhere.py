@@ -53,7 +53,7 @@ def test_another_process_makes_the_run_again_and_draws_the_same(tmp_path: Path) 
 
 def test_devices_and_workers_decide_about_nothing_but_overlap_does() -> None:
     known = load("demo").fingerprint
-    for same in ("loop.workers=2", "learner.device=cpu"):
+    for same in ("loop.workers=2", "loop.micro_batch=1", "learner.device=cpu"):
         assert load("demo", [same]).fingerprint == known
     assert load("demo", ["loop.overlap=true"]).fingerprint != known
 

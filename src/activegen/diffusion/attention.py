@@ -27,6 +27,7 @@ from activegen.records import UserError
 
 Sizes = tuple[int, ...] | Literal["auto", "all"]
 Steps = float | tuple[float, float]
+Join = Callable[[Sequence[Tensor], int], Tensor]  # parts of a batch, along a dimension
 
 
 def find_tokens(ids: Sequence[int], word: Sequence[int]) -> list[int]:
@@ -194,13 +195,16 @@ class Maps:
 
     def over(self, count: int) -> "Maps":
         """The mean of ``count`` readings whose sum this is."""
-        return self.mapped(lambda maps: maps / count)
-
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Maps":
-        """Each part changed in the same way."""
         own = self.self_attention
-        words = tuple(change(maps) for maps in self.words)
-        return Maps(words, self.layers, None if own is None else change(own))
+        words = tuple(maps / count for maps in self.words)
+        return Maps(words, self.layers, None if own is None else own / count)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Maps]", join: Join) -> "Maps":
+        """Of readings of some images each."""
+        own = [part.self_attention for part in parts if part.self_attention is not None]
+        words = tuple(join(of, 0) for of in zip(*(part.words for part in parts), strict=True))
+        return cls(words, parts[0].layers, join(own, 0) if own else None)
 
 
 def normalised(maps: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from activegen.diffusion.attention import Maps, Reading, Words
+from activegen.diffusion.attention import Join, Maps, Reading, Words
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.levels import Level
 from activegen.records import Images, Latents
@@ -72,17 +72,16 @@ class Denoised:
     attention: Float[Tensor, "b h_a w_a"] | None = None
     maps: Maps | None = None
 
-    def among(self, rows: Int[Tensor, " rows"], count: int) -> "Denoised":
-        """The same as rows of a batch of ``count``; the others are zeros."""
-
-        def spread(part: Tensor) -> Tensor:
-            return part.new_zeros(count, *part.shape[1:]).index_copy(0, rows, part)
-
-        return Denoised(
-            spread(self.output),
-            spread(self.clean),
-            None if self.attention is None else spread(self.attention),
-            None if self.maps is None else self.maps.mapped(spread),
+    @classmethod
+    def joined(cls, parts: "Sequence[Denoised]", join: Join) -> "Denoised":
+        """Of calls for some images each."""
+        attention = [part.attention for part in parts if part.attention is not None]
+        maps = [part.maps for part in parts if part.maps is not None]
+        return cls(
+            join([part.output for part in parts], 0),
+            join([part.clean for part in parts], 0),
+            join(attention, 0) if attention else None,
+            Maps.joined(maps, join) if maps else None,
         )
 
 

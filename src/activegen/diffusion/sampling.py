@@ -3,15 +3,16 @@
     levels, denoise, estimate, steer, step
 
 A *term* is a frozen value that begins a *steering* for each batch. All steerings of a step share
-one denoiser forward, at most one backward, one decode and one forward per task model; a step that
-is carried out several times needs them for each pass. Steps without an active gradient run in
+one denoiser forward, at most one backward, one decode and one forward per task model, for all
+images or for those of a micro-batch; a step that is carried out several times needs them for each
+pass. Steps without an active gradient run in
 inference mode. With no terms the result is the diffusers pipeline's.
 """
 
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 from activegen.diffusion.attention import Maps, Reading, normalised
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.levels import Level, Solver, scheduler
-from activegen.diffusion.model import Branch, Conditioning, Denoised, DiffusionModel
+from activegen.diffusion.model import Branch, Conditioning, Denoised, DiffusionModel, Join
 from activegen.records import Images, Latents, Prediction, Target, TaskModel, UserError
 
 Variable = Literal["latents", "conditioning", "clean"]
@@ -80,6 +81,19 @@ class Batch:
     reference: Latents | None = None
     region: Float[Tensor, "b 1 height width"] | None = None
     reading: Reading | None = None
+
+    def of(self, rows: Int[Tensor, " rows"]) -> "Batch":
+        """Of some of the images."""
+        return replace(
+            self,
+            noise=self.noise[rows],
+            rngs=tuple(self.rngs[row] for row in rows.tolist()),
+            conditioning=self.conditioning.of(rows),
+            target=self.target[rows],
+            reference=None if self.reference is None else self.reference[rows],
+            region=None if self.region is None else self.region[rows],
+            reading=None if self.reading is None else self.reading.of(rows),
+        )
 
     def solver(self) -> Solver:
         """A fresh one."""
@@ -144,19 +158,17 @@ class Estimate:
         other.target = target
         return other
 
-    def detached(self) -> "Estimate":
-        """The same without its graph; what was made already is kept."""
-        other = copy.copy(self)
-        other.latents, other.clean = self.latents.detach(), self.clean.detach()
-        other.conditioning = self.conditioning.with_text(self.conditioning.text.detach())
-        other._images = [images.detach() for images in self._images]
-        other._predictions = {k: _detached(p) for k, p in self._predictions.items()}
-        return other
-
-
-def _detached(made: Prediction) -> Prediction:
-    features = None if made.features is None else made.features.detach()
-    return Prediction(made.logits.detach(), features)
+    def taking_over(self, parts: Sequence["Estimate"], join: Join) -> "Estimate":
+        """The same, with the pictures and predictions that were made for its parts."""
+        if all(part._images for part in parts):
+            self._images.append(join([part._images[0] for part in parts], 0))
+        for key in parts[0]._predictions:
+            made = [part._predictions[key] for part in parts]
+            features = [of.features for of in made if of.features is not None]
+            self._predictions[key] = Prediction(
+                join([of.logits for of in made], 1), join(features, 1) if features else None
+            )
+        return self
 
 
 @dataclass
@@ -241,7 +253,7 @@ class Drawn:
         attention: of the class word, 0 to 1 per image, where a term asked for it.
         presence: the raw peak of that map: small where the word found no place.
         skipped: gradients per image that were not finite and were not followed.
-        calls: of the denoiser.
+        calls: of the denoiser, for each image.
         maps: what ``Batch.reading`` asked for, mean over its steps.
         dropped: was let go half-drawn; its latents and picture are those of that moment.
     """
@@ -261,14 +273,31 @@ class _State:
     """The running values of the loop."""
 
     conditioning: Conditioning
+    skipped: Tensor
     attention_sum: Tensor | None = None
     attention_count: int = 0
-    skipped: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     calls: int = 0
     maps_sum: Maps | None = None
     maps_count: int = 0
     kept: Tensor | None = None  # rows that are still drawn; None = all
     halfway: tuple[Tensor, Tensor] | None = None  # latents and pictures when they were looked at
+
+    def attention(
+        self, now: Tensor | None = None, rows: Tensor | slice = slice(None)
+    ) -> Tensor | None:
+        """Mean of the class word's maps of these rows, with those of a step under way."""
+        before, count = self.attention_sum, self.attention_count
+        total = now if before is None else before[rows] if now is None else before[rows] + now
+        return None if total is None else total / (count + (now is not None))
+
+    def remember(self, seen: Denoised) -> None:
+        if seen.maps is not None:
+            self.maps_sum = self.maps_sum.plus(seen.maps) if self.maps_sum else seen.maps
+            self.maps_count += 1
+        if seen.attention is not None:
+            previous = 0 if self.attention_sum is None else self.attention_sum
+            self.attention_sum = previous + seen.attention
+            self.attention_count += 1
 
 
 def seeded(
@@ -285,6 +314,7 @@ def sample(
     decoder: Decoder | None = None,
     on_step: Callable[[Estimate], None] | None = None,
     dropping: Dropping | None = None,
+    micro_batch: int | None = None,
 ) -> Drawn:
     """Draws a batch.
 
@@ -294,6 +324,8 @@ def sample(
         decoder: for the pictures that gradients see; the model's own by default.
         on_step: sees the estimate of each pass of each step, after the moves were computed.
         dropping: which images not to finish.
+        micro_batch: images whose gradient is taken at once, which bounds what it takes of memory;
+            None = all.
 
     Raises:
         UserError: two terms want a gradient in the same step, or attention is to be read or images
@@ -314,8 +346,9 @@ def sample(
                 "objectives, or windows that do not overlap"
             )
     batch = replace(batch, rngs=batch.fresh_rngs())
-    state = _State(batch.conditioning, skipped=torch.zeros(len(batch.noise), dtype=torch.long))
+    state = _State(batch.conditioning, torch.zeros(len(batch.noise), dtype=torch.long))
     sampled = solver.start(batch.noise.to(batch.model.device))
+    climb = _Climb(decoder or batch.model.full, micro_batch or len(batch.noise))
 
     def seen(estimate: Estimate) -> None:
         if on_step is not None:
@@ -329,20 +362,20 @@ def sample(
         active = [s for s in steerings if s.active(level)]
         for _ in range(max((s.passes(level) for s in active), default=1) - 1):
             once = copy.deepcopy(solver)  # solvers count their steps
-            there = _step(batch, once, level, sampled, active, state, decoder, seen)
+            there = _step(batch, once, level, sampled, active, state, climb, seen)
             sampled = _noised_again(batch, solver, level, there)
-        sampled = _step(batch, solver, level, sampled, active, state, decoder, seen)
+        sampled = _step(batch, solver, level, sampled, active, state, climb, seen)
     sampled, images = _finished(batch, sampled, state)
-    maps = state.attention_sum
+    maps = state.attention()
     return Drawn(
         latents=sampled.clone(),
         images=images.clone(),
-        attention=None if maps is None else normalised(maps / state.attention_count).clone(),
-        presence=None if maps is None else (maps / state.attention_count).amax((1, 2)).clone(),
+        attention=None if maps is None else normalised(maps).clone(),
+        presence=None if maps is None else maps.amax((1, 2)).clone(),
         skipped=state.skipped,
         calls=state.calls,
         maps=state.maps_sum.over(state.maps_count) if state.maps_sum else None,
-        dropped=None if state.kept is None else ~state.kept.cpu(),
+        dropped=None if state.kept is None else ~state.kept,
     )
 
 
@@ -362,7 +395,7 @@ def _looked_at(solver: Solver, dropping: Dropping | None) -> int | None:
 @torch.inference_mode()
 def _look(batch: Batch, estimate: Estimate, dropping: Dropping, state: _State) -> None:
     pictures = batch.model.decode(estimate.clean)
-    state.kept = ~dropping.hopeless(pictures).to(pictures.device)
+    state.kept = ~dropping.hopeless(pictures).cpu()
     state.halfway = estimate.clean.clone(), pictures
 
 
@@ -389,6 +422,14 @@ def _noised_again(batch: Batch, solver: Solver, level: Level, sampled: Tensor) -
     return solver.state(share * latents + added * fresh.to(latents), level.index)
 
 
+@dataclass(frozen=True)
+class _Climb:
+    """How gradients are taken: the decoder of the pictures they see, and images at once."""
+
+    decoder: Decoder
+    micro_batch: int
+
+
 def _step(
     batch: Batch,
     solver: Solver,
@@ -396,21 +437,27 @@ def _step(
     sampled: Tensor,
     active: list[Steering],
     state: _State,
-    decoder: Decoder | None,
-    seen: Callable[[Estimate], None],
+    climb: _Climb,
+    looked_at: Callable[[Estimate], None],
 ) -> Tensor:
     climber = next((s for s in active if s.gradient(level) is not None), None)
+    batch = replace(batch, conditioning=state.conditioning)
     with torch.inference_mode(climber is None):
         latents = solver.latents(sampled.clone(), level)
-        estimate, output, followed = _estimate(
-            batch, level, latents, active, climber, state, decoder
-        )
-        move = Move()
-        if climber is not None:
-            gradient = _gradient(climber, estimate, followed, state)
-            estimate, output = estimate.detached(), output.detach()
+        if climber is None:
+            seen = _seen(batch, level, latents, active, state)
+            state.remember(seen)
+            estimate = _estimate(
+                batch, level, latents, seen.clean, state.attention(), climb.decoder
+            )
+            move = Move()
+        else:
+            seen, estimate, gradient = _climbed(
+                batch, level, latents, active, climber, state, climb
+            )
             with torch.no_grad():
                 move = climber.move(estimate, gradient)
+    output = seen.output
     with torch.inference_mode():
         if move.latents is not None or move.clean is not None:
             latents = estimate.latents if move.latents is None else move.latents
@@ -425,92 +472,135 @@ def _step(
                 sampled = solver.state(changed, level.index + 1)
     if move.conditioning is not None:
         state.conditioning = move.conditioning
-    seen(estimate)
+    looked_at(estimate)
     return sampled
+
+
+def _seen(
+    batch: Batch, level: Level, latents: Tensor, active: list[Steering], state: _State
+) -> Denoised:
+    """What the denoiser says, or what overwrites it, where nobody wants a gradient."""
+    watch = any(s.wants_attention(level) for s in active)
+    known = next((k for s in active if (k := s.overwrites(level)) is not None), None)
+    if known is not None and not watch and _reading(batch, level) is None:
+        return Denoised(level.output(known, latents), known)
+    state.calls += 1
+    if state.kept is None or bool(state.kept.all()):
+        return _denoised(batch, level, latents, watch)
+    rows = state.kept.nonzero()[:, 0]
+    seen = _denoised(batch.of(rows), level, latents[rows], watch)
+    return Denoised.joined([seen], _joining(rows, len(latents)))
+
+
+def _reading(batch: Batch, level: Level) -> Reading | None:
+    return batch.reading if batch.reading and batch.reading.at(level) else None
+
+
+def _denoised(
+    batch: Batch, level: Level, latents: Tensor, watch: bool, branch: Branch = "both"
+) -> Denoised:
+    scale = batch.sampling.cfg_at(level)
+    reading = _reading(batch, level)
+    return batch.model.denoise(latents, batch.conditioning, level, scale, watch, reading, branch)
 
 
 def _estimate(
     batch: Batch,
     level: Level,
     latents: Tensor,
+    clean: Tensor,
+    attention: Tensor | None,
+    decoder: Decoder,
+) -> Estimate:
+    text, target, region = batch.conditioning, batch.target, batch.region
+    return Estimate(level, latents, clean, text, attention, target, decoder, region)
+
+
+def _climbed(
+    batch: Batch,
+    level: Level,
+    latents: Tensor,
     active: list[Steering],
-    climber: Steering | None,
+    climber: Steering,
     state: _State,
-    decoder: Decoder | None,
-) -> tuple[Estimate, Tensor, Tensor | None]:
-    """One denoiser forward; also its output, and the tensor whose gradient is wanted."""
-    of, through = (climber.gradient(level) if climber else None) or (None, None)
-    conditioning = state.conditioning
+    climb: _Climb,
+) -> tuple[Denoised, Estimate, Tensor]:
+    """What the denoiser says, the estimate, and the objective's gradient, without their graph.
+
+    Zero and counted for images where the gradient is not finite; zero for those that were dropped.
+    """
+    watch = any(s.wants_attention(level) for s in active)
+    count = len(latents)
+    rows = torch.arange(count) if state.kept is None else state.kept.nonzero()[:, 0]
+    parts = [
+        _followed(
+            batch if len(piece) == count else batch.of(piece),
+            level,
+            latents if len(piece) == count else latents[piece],
+            climber,
+            watch,
+            state,
+            piece,
+            climb.decoder,
+        )
+        for piece in rows.split(climb.micro_batch)
+    ]
+    state.calls += 1
+    join = _joining(rows, count)
+    seen = Denoised.joined([of for of, _, _ in parts], join)
+    state.remember(seen)
+    estimate = _estimate(batch, level, latents, seen.clean, state.attention(), climb.decoder)
+    estimate.taking_over([of for _, of, _ in parts], join)
+    gradient = join([of for _, _, of in parts], 0)
+    finite = gradient.flatten(1).isfinite().all(1)
+    state.skipped = state.skipped + (~finite).cpu()
+    finite = finite.view(-1, *[1] * (gradient.ndim - 1))
+    return seen, estimate, torch.where(finite, gradient.float(), 0.0)
+
+
+def _followed(
+    batch: Batch,
+    level: Level,
+    latents: Tensor,
+    climber: Steering,
+    watch: bool,
+    state: _State,
+    rows: Tensor,
+    decoder: Decoder,
+) -> tuple[Denoised, Estimate, Tensor]:
+    """Forward and backward of some images."""
+    of, through = climber.gradient(level) or (None, None)
     followed: Tensor | None = None
     if of == "conditioning":
-        followed = conditioning.text.clone().requires_grad_()
-        conditioning = conditioning.with_text(followed)
+        followed = batch.conditioning.text.clone().requires_grad_()
+        batch = replace(batch, conditioning=batch.conditioning.with_text(followed))
     elif of == "latents" and through in ("denoiser", "conditional"):
         latents = followed = latents.detach().clone().requires_grad_()
-    watch = any(s.wants_attention(level) for s in active)
-    reading = batch.reading if batch.reading and batch.reading.at(level) else None
-    known = next((k for s in active if (k := s.overwrites(level)) is not None), None)
-    if known is not None and not (watch or reading or climber):
-        denoised = Denoised(level.output(known, latents), known)
-    else:
-        branch: Branch = "conditional" if through == "conditional" else "both"
-        with torch.set_grad_enabled(followed is not None):
-            denoised = _denoised(batch, state, latents, conditioning, level, watch, reading, branch)
-        state.calls += 1
-    if denoised.maps is not None:
-        state.maps_sum = state.maps_sum.plus(denoised.maps) if state.maps_sum else denoised.maps
-        state.maps_count += 1
-    if denoised.attention is not None:
-        previous = 0 if state.attention_sum is None else state.attention_sum
-        state.attention_sum = previous + denoised.attention
-        state.attention_count += 1
-    maps = None if state.attention_sum is None else state.attention_sum / state.attention_count
-    clean, output = denoised.clean, denoised.output
-    if climber is not None and followed is None:
+    branch: Branch = "conditional" if through == "conditional" else "both"
+    with torch.set_grad_enabled(followed is not None):
+        seen = _denoised(batch, level, latents, watch, branch)
+    clean = seen.clean
+    if followed is None:
         clean = followed = clean.detach().clone().requires_grad_()
-    estimate = Estimate(
-        level,
-        latents,
-        clean,
-        conditioning,
-        maps,
-        batch.target,
-        decoder or batch.model.full,
-        batch.region,
-    )
-    return estimate, output, followed
-
-
-def _denoised(
-    batch: Batch,
-    state: _State,
-    latents: Tensor,
-    conditioning: Conditioning,
-    level: Level,
-    watch: bool,
-    reading: Reading | None,
-    branch: Branch,
-) -> Denoised:
-    """One call of the denoiser, for the images that are still drawn."""
-    scale = batch.sampling.cfg_at(level)
-    if state.kept is None or bool(state.kept.all()):
-        return batch.model.denoise(latents, conditioning, level, scale, watch, reading, branch)
-    rows = state.kept.nonzero()[:, 0]
-    reading = None if reading is None else reading.of(rows)
-    seen = batch.model.denoise(
-        latents[rows], conditioning.of(rows), level, scale, watch, reading, branch
-    )
-    return seen.among(rows, len(latents))
-
-
-def _gradient(
-    climber: Steering, estimate: Estimate, followed: Tensor | None, state: _State
-) -> Tensor:
-    """Of the objective, in float32; zero and counted for images where it is not finite."""
-    assert followed is not None
+    attention = state.attention(seen.attention, rows)
+    estimate = _estimate(batch, level, latents, clean, attention, decoder)
     with torch.enable_grad():
         total = climber.objective(estimate).sum()
         (gradient,) = torch.autograd.grad(total, followed)
-    finite = gradient.flatten(1).isfinite().all(1)
-    state.skipped = state.skipped + (~finite).cpu()
-    return torch.where(finite.view(-1, *[1] * (gradient.ndim - 1)), gradient.float(), 0.0)
+    return seen, estimate, gradient
+
+
+def _joining(rows: Tensor, count: int) -> Join:
+    """Puts parts of these rows together to a batch of ``count``; the other rows are zeros."""
+
+    def join(parts: Sequence[Tensor], dim: int) -> Tensor:
+        whole = (
+            parts[0].detach() if len(parts) == 1 else torch.cat([p.detach() for p in parts], dim)
+        )
+        if len(rows) == count:
+            return whole
+        shape = list(whole.shape)
+        shape[dim] = count
+        return whole.new_zeros(shape).index_copy(dim, rows.to(whole.device), whole)
+
+    return join

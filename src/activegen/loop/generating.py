@@ -50,6 +50,7 @@ class Generator:
         made_by: the model's name and content, where it is known already.
         preview: when to look at half-drawn pictures, and what must be said of their labels for them
             to be finished; None finishes all.
+        micro_batch: images whose gradient is taken at once; 0 = all of a batch.
     """
 
     task: Task
@@ -62,6 +63,7 @@ class Generator:
     decoder: Decoder | None = None
     made_by: dict[str, str] = field(default_factory=dict)
     preview: tuple[float, LabelCheck] | None = None
+    micro_batch: int = 0
 
     def __call__(self, job: Job) -> tuple[int, list[Sample]]:
         """The job's number and a sample for each request whose latents are finite."""
@@ -87,7 +89,9 @@ class Generator:
         batch = self.task.batch(requests, self.model, self.sampling, self.real)
         dropping = self._dropping(requests)
         try:
-            return sample(batch, terms, self.decoder, dropping=dropping)
+            return sample(
+                batch, terms, self.decoder, dropping=dropping, micro_batch=self.micro_batch or None
+            )
         except torch.OutOfMemoryError as error:
             if not terms or not self.model.checkpoint():
                 raise UserError(

@@ -79,6 +79,8 @@ class LoopSettings:
         generate_until: share of the rounds, from the first, that generate; in the paper half.
         restart: each round trains a new learner for all steps, instead of going on.
         batch: images drawn together; does not change any image beyond float tolerance.
+        micro_batch: images of these whose gradient is taken at once, 0 = all: less takes less
+            memory, and does not change any image beyond float tolerance.
         evaluate_every: rounds between evaluations on the test images; the last always is one.
         drop_at: progress of the drawing at which the judge of labels looks at what would come of
             it; what it rejects is not finished. Null finishes all.
@@ -98,6 +100,7 @@ class LoopSettings:
     generate_until: float = 0.5
     restart: bool = False
     batch: int = 16
+    micro_batch: int = 4
     evaluate_every: int = 1
     drop_at: float | None = None
     overlap: bool = False
@@ -108,6 +111,11 @@ class LoopSettings:
             raise UserError("loop: rounds, batch and evaluate_every must be at least 1")
         if not 0 <= self.generate_until <= 1:
             raise UserError("loop.generate_until must be between 0 and 1")
+        if self.micro_batch < 0:
+            raise UserError(
+                f"loop.micro_batch is {self.micro_batch}; give the images whose gradient is taken "
+                "at once, or 0 for all of a batch"
+            )
         if self.drop_at is not None and not 0 < self.drop_at < 1:
             raise UserError("loop.drop_at is a share of the drawing, between 0 and 1, or null")
         if self.workers < 0:
@@ -640,6 +648,7 @@ class _Run:
             decoder=parts.decoder(model),
             made_by=model.made_by(),
             preview=self._preview(),
+            micro_batch=parts.loop.micro_batch,
         )
 
     def _preview(self) -> tuple[float, LabelCheck] | None:

@@ -86,6 +86,7 @@ def finish(
         learner=learner,
         decoder=run.decoder(model) if learner is not None else None,
         made_by=model.made_by(),
+        micro_batch=run.recipe.loop.micro_batch,
     )
     present = stored.shards()
     missing = [job for job in batches(plan, run.recipe.loop.batch) if job[0] not in present]

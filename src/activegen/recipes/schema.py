@@ -44,6 +44,7 @@ LATER = {  # keys that came later and change nothing by default: folders of befo
     "loop": {"overlap": False, "drop_at": None},
     "sampling": {"cfg_interval": [0.0, 1.0]},
 }
+COMPUTED = ("workers", "micro_batch")  # of the loop: where and how, and not what
 UNDECISIVE = ("path", "device", "compile", "channels_last")  # of the model
 Side = Annotated[int, Field(ge=8)]  # pixels
 
@@ -388,7 +389,7 @@ class Recipe(Spec):
             decisive["data"][split] = _pathless(decisive["data"][split])
         decisive["model"] = {k: v for k, v in decisive["model"].items() if k not in UNDECISIVE}
         decisive["learner"] = {k: v for k, v in decisive["learner"].items() if k != "device"}
-        decisive["loop"] = {k: v for k, v in decisive["loop"].items() if k != "workers"}
+        decisive["loop"] = {k: v for k, v in decisive["loop"].items() if k not in COMPUTED}
         for section, usual in LATER.items():
             of = decisive[section].items()
             decisive[section] = {k: v for k, v in of if k not in usual or v != usual[k]}
