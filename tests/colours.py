@@ -24,7 +24,8 @@ from activegen.loop.classifying import Classifying
 from activegen.loop.judging import Believed, Judge, trusting
 from activegen.loop.mining import MiningSettings
 from activegen.loop.proposing import ProposalSettings
-from activegen.loop.rounds import ArmSettings, Learners, LoopSettings, Parts
+from activegen.loop.rounds import Learners, Parts
+from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.records import Images, Prediction
 from activegen.tasks.classifier import Classifier
 from activegen.tasks.learner import Learner, TrainSettings

@@ -6,7 +6,8 @@ from typing import Any
 import colours
 from activegen.diffusion.sampling import Sampling
 from activegen.loop.proposing import ProposalSettings
-from activegen.loop.rounds import LoopSettings, Parts
+from activegen.loop.rounds import Parts
+from activegen.loop.settings import LoopSettings
 
 
 def parts(**changes: Any) -> Parts:

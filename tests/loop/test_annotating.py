@@ -26,7 +26,8 @@ from activegen.loop.judging import Judge, Opinion, trusting
 from activegen.loop.mining import MiningSettings
 from activegen.loop.proposing import Origin
 from activegen.loop.proposing_masks import MaskProposalSettings
-from activegen.loop.rounds import ArmSettings, LoopSettings, Parts, active_generation
+from activegen.loop.rounds import Parts, active_generation
+from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.records import Request, Sample, UserError
 from activegen.store import Store, from_png, png
 from blocks import CLASSES, SIZE, learner, scenes

@@ -13,7 +13,8 @@ import torch
 
 import colours
 from activegen.loop.executor import ProcessExecutor
-from activegen.loop.rounds import ArmSettings, LoopSettings, active_generation
+from activegen.loop.rounds import active_generation
+from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.records import UserError
 from activegen.store import Store, from_png
 from activegen.tasks.learner import Learner
@@ -212,7 +213,8 @@ sys.path.insert(0, {tests!r})
 import torch
 from pathlib import Path
 from activegen.loop.executor import ProcessExecutor
-from activegen.loop.rounds import ArmSettings, active_generation
+from activegen.loop.rounds import active_generation
+from activegen.loop.settings import ArmSettings
 import activegen.loop.rounds as rounds
 from late import parts
 rounds.SAVE_SECONDS = 0.05

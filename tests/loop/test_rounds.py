@@ -8,7 +8,8 @@ import pytest
 
 import colours
 from activegen.loop.mining import MiningSettings
-from activegen.loop.rounds import ArmSettings, LoopSettings, active_generation
+from activegen.loop.rounds import active_generation
+from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.records import UserError
 from activegen.store import Store
 
@@ -230,7 +231,8 @@ import sys
 sys.path.insert(0, {tests!r})
 import colours
 from pathlib import Path
-from activegen.loop.rounds import ArmSettings, active_generation
+from activegen.loop.rounds import active_generation
+from activegen.loop.settings import ArmSettings
 import activegen.loop.rounds as rounds
 rounds.SAVE_SECONDS = 0.05
 print("begins", flush=True)

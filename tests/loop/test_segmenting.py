@@ -18,15 +18,9 @@ from activegen.loop.judging import Judge, trusting
 from activegen.loop.judging_masks import BelievedPixels
 from activegen.loop.mining import MiningSettings
 from activegen.loop.proposing_masks import MaskProposalSettings
-from activegen.loop.rounds import (
-    ArmSettings,
-    Learners,
-    LoopSettings,
-    Parts,
-    active_generation,
-    best,
-)
+from activegen.loop.rounds import Learners, Parts, active_generation, best
 from activegen.loop.segmenting import Painting, Segmenting, resized_mask
+from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.records import Prediction, Request, Sample, Verdict
 from activegen.scores import SCORES
 from activegen.store import Store, from_png, png

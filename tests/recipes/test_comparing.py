@@ -8,7 +8,7 @@ import pytest
 
 import tiny
 import toy
-from activegen.loop.rounds import ArmSettings
+from activegen.loop.settings import ArmSettings
 from activegen.proof.fairness import Facts
 from activegen.recipes import Run, comparing, parse
 from activegen.recipes.arms import STANDARD, with_named_arms

@@ -3,7 +3,7 @@
 import pytest
 
 import compared
-from activegen.loop.rounds import ArmSettings
+from activegen.loop.settings import ArmSettings
 from activegen.recipes.verdicts import (
     at_equal_seconds,
     baseline_of,

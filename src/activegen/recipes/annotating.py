@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from activegen.loop.proposing import Origin
-from activegen.loop.rounds import ArmSettings
+from activegen.loop.settings import ArmSettings
 from activegen.recipes.drawing import finish
 from activegen.recipes.progress import Observer, silent
 from activegen.recipes.run import Run

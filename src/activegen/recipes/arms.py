@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from activegen.loop.rounds import ArmSettings
+from activegen.loop.settings import ArmSettings
 from activegen.recipes.plan import pool_of_equal_cost
 from activegen.recipes.run import Run
 from activegen.recipes.schema import Recipe, parse

@@ -11,7 +11,8 @@ import torch
 from activegen.guidance import MemoryBank
 from activegen.loop.generating import Generator, batches
 from activegen.loop.proposing import PLAIN, Origin
-from activegen.loop.rounds import ArmSettings, Learners, counts
+from activegen.loop.rounds import Learners, counts
+from activegen.loop.settings import ArmSettings
 from activegen.recipes.run import Run
 from activegen.records import Request, Sample, TaskModel, UserError, Verdict, fingerprint
 from activegen.store import RoundStore, Store

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from activegen.data.fingerprints import nearest, thumbnail
-from activegen.loop.rounds import ArmSettings
+from activegen.loop.settings import ArmSettings
 from activegen.proof.fairness import Facts
 from activegen.recipes.data import contents, labelled
 from activegen.recipes.run import Run

@@ -14,7 +14,7 @@ from torch import Tensor
 from activegen.diffusion.levels import Level
 from activegen.diffusion.model import Conditioning
 from activegen.loop.proposing import Origin
-from activegen.loop.rounds import ArmSettings
+from activegen.loop.settings import ArmSettings
 from activegen.recipes.run import Run
 from activegen.recipes.steering import gradients, passes
 from activegen.scores import cross_entropy

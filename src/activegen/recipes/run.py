@@ -54,15 +54,9 @@ from activegen.loop.judging import Believed, Judge, JudgeSettings, LabelCheck, t
 from activegen.loop.judging_masks import BelievedPixels, MaskJudgeSettings, loss_thresholds
 from activegen.loop.metering import Cost
 from activegen.loop.proposing import ADVERSARIAL, GUIDED
-from activegen.loop.rounds import (
-    ArmSettings,
-    GoOn,
-    Learners,
-    Parts,
-    active_generation,
-    always,
-)
+from activegen.loop.rounds import GoOn, Learners, Parts, active_generation, always
 from activegen.loop.segmenting import Painting, Segmenting
+from activegen.loop.settings import ArmSettings
 from activegen.loop.task import Real, Task
 from activegen.recipes import data, generator, steering
 from activegen.recipes.progress import (

@@ -30,7 +30,7 @@ from activegen.loop.mining import MiningSettings
 from activegen.loop.objects import ObjectSettings
 from activegen.loop.proposing import PLAIN, ProposalSettings
 from activegen.loop.proposing_masks import MaskProposalSettings
-from activegen.loop.rounds import ArmSettings, LoopSettings
+from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.recipes.adaptation import AdaptSettings
 from activegen.recipes.steering import Guidance, OneOf, Spec
 from activegen.records import UnknownWord, UserError, choose, fingerprint

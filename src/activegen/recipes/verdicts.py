@@ -6,7 +6,8 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any, TypeVar
 
-from activegen.loop.rounds import ArmSettings, GoOn
+from activegen.loop.rounds import GoOn
+from activegen.loop.settings import ArmSettings
 from activegen.proof.curves import Amount, Track, amount_needed, curve, worth
 from activegen.proof.statistics import Comparison, Figures, holm
 from activegen.proof.statistics import compare as compared
