@@ -59,7 +59,7 @@ from activegen.records import (
     Verdict,
     fingerprint,
 )
-from activegen.store import RoundStore, Store, from_png
+from activegen.store import RoundStore, Store, alone, from_png
 from activegen.tasks.learner import Learner, weights_hash
 from activegen.tasks.pool import Pool
 
@@ -146,14 +146,20 @@ def active_generation(
             the summaries that it is shown.
 
     Raises:
-        UserError: the folder belongs to another recipe, the disk is full, the training diverges.
+        UserError: the folder belongs to another recipe or another process is at work in it, the
+            disk is full, the training diverges.
     """
-    run = _Run(parts, arm, settings, folder, recipe)
+    with alone(folder):
+        yield from _rounds(_Run(parts, arm, settings, folder, recipe), go_on)
+
+
+def _rounds(run: "_Run", go_on: GoOn) -> Iterator[dict[str, Any]]:
+    loop = run.parts.loop
     with run.meter.at(START):
         _ = run.judge  # before another process asks for it
     past: list[dict[str, Any]] = []
     under_way: _Round | None = None
-    for number in range(parts.loop.rounds):
+    for number in range(loop.rounds):
         ended = run.store.round(number).summary()
         if ended is None:
             before, round = under_way, run.trained(number, past, go_on)
@@ -161,8 +167,8 @@ def active_generation(
                 past.append(run.ended(before))
                 yield past[-1]
             run.begin_drawing(round)
-            under_way = round if parts.loop.overlap else None
-            ended = None if parts.loop.overlap else run.ended(round)
+            under_way = round if loop.overlap else None
+            ended = None if loop.overlap else run.ended(round)
         if ended is not None:
             past.append(ended)
             yield ended

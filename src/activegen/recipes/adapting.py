@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,6 +67,7 @@ from activegen.recipes.progress import Event, Observer, silent
 from activegen.recipes.run import environment
 from activegen.recipes.schema import Recipe
 from activegen.records import UserError, choose, fingerprint
+from activegen.store import LOCK, alone
 from activegen.store.files import open_folder, parse_json
 from activegen.tasks.seeding import derive, seeded
 
@@ -122,25 +124,28 @@ def adapt(recipe: Recipe, out: Path, observer: Observer = silent) -> dict[str, A
             f"adapt.batch_size is {settings.batch_size}, which {processes.num_processes} processes "
             "cannot share; give a multiple"
         )
-    claimed = [_claimed(out, told) if processes.is_main_process else None]
-    broadcast_object_list(claimed)
-    if claimed[0] is not None and claimed[0]["finished"]:
-        return claimed[0]
-    losses = _trained(model, module, pictures, out, fingerprint(told), observer)
-    more = {
-        "finished": True,
-        "losses": losses,
-        "skipped": real.skipped,
-        "long_captions": pictures.long_captions,
-        "environment": environment() | {"peft": importlib.metadata.version("peft")},
-    }
-    card = _plain(told | more)
-    if processes.is_main_process:
-        _save(out, settings, model, module)
-        open_folder(str(out)).write(CARD, json.dumps(card, indent=1).encode())
-        for state in out.glob("state-*.safetensors"):
-            state.unlink()
-    processes.wait_for_everyone()
+    with alone(out) if processes.is_main_process else nullcontext():
+        claimed = [_claimed(out, told) if processes.is_main_process else None]
+        broadcast_object_list(claimed)
+        card = claimed[0]
+        if card is None or not card["finished"]:
+            losses = _trained(model, module, pictures, out, fingerprint(told), observer)
+            more = {
+                "finished": True,
+                "losses": losses,
+                "skipped": real.skipped,
+                "long_captions": pictures.long_captions,
+                "environment": environment() | {"peft": importlib.metadata.version("peft")},
+            }
+            card = _plain(told | more)
+            if processes.is_main_process:
+                _save(out, settings, model, module)
+                open_folder(str(out)).write(CARD, json.dumps(card, indent=1).encode())
+                for state in out.glob("state-*.safetensors"):
+                    state.unlink()
+            processes.wait_for_everyone()
+    if processes.is_main_process:  # what is finished is only read
+        (out / LOCK).unlink(missing_ok=True)
     return card
 
 
@@ -440,7 +445,7 @@ def _claimed(out: Path, told: dict[str, Any]) -> dict[str, Any] | None:
     files = open_folder(str(out))
     text = files.read(CARD)
     if text is None:
-        if files.names():
+        if files.names() - {LOCK}:
             raise UserError(f"'{out}' holds something else; give an empty or a new folder in --out")
         files.write(CARD, json.dumps({**told, "finished": False}, indent=1).encode())
         return None

@@ -12,7 +12,7 @@ from activegen.recipes.progress import Observer, silent
 from activegen.recipes.run import Run
 from activegen.recipes.schema import Recipe
 from activegen.records import UserError
-from activegen.store import Store
+from activegen.store import Store, alone
 from activegen.store.dataset import write_dataset
 from activegen.store.files import open_folder
 
@@ -52,12 +52,13 @@ def annotate(
     run.check()
     run.record()
     train, rng = run.data.train, np.random.default_rng(recipe.seed)
-    root = folder / "arms" / ARM / "store"
-    store = Store.create_or_open(str(root), run.fingerprint(ARM), train.classes)
-    stored = store.round(0)
-    plan = run.task.propose_plain(count, train, Origin(0, ARM, ""), rng)
-    stored.write_plan(plan)
-    finish(run, stored, None, ARM, settings, {"round": 0, "step": 0, "count": count})
-    images = write_dataset(open_folder(str(folder / FOLDER)), store.accepted(), train.classes)
-    rejected = (stored.summary() or {})["rejected"]
-    return {"images": images, "proposed": count, "rejected": rejected}
+    with alone(folder):
+        root = folder / "arms" / ARM / "store"
+        store = Store.create_or_open(str(root), run.fingerprint(ARM), train.classes)
+        stored = store.round(0)
+        plan = run.task.propose_plain(count, train, Origin(0, ARM, ""), rng)
+        stored.write_plan(plan)
+        finish(run, stored, None, ARM, settings, {"round": 0, "step": 0, "count": count})
+        images = write_dataset(open_folder(str(folder / FOLDER)), store.accepted(), train.classes)
+        rejected = (stored.summary() or {})["rejected"]
+        return {"images": images, "proposed": count, "rejected": rejected}

@@ -15,7 +15,7 @@ from activegen.loop.rounds import Learners, counts
 from activegen.loop.settings import ArmSettings
 from activegen.recipes.run import Run
 from activegen.records import Request, Sample, TaskModel, UserError, Verdict, fingerprint
-from activegen.store import RoundStore, Store
+from activegen.store import RoundStore, Store, alone
 from activegen.store.files import open_folder
 from activegen.tasks.learner import weights_hash
 
@@ -42,15 +42,16 @@ def draw(run: Run, checkpoint: Path, count: int) -> list[Verdict]:
     learner = run.trained(checkpoint)
     made_of = fingerprint([run.recipe.fingerprint, run.data.fingerprint, run.place.fingerprint])
     state = fingerprint([made_of, weights_hash(learner), count])
-    root = run.folder / "store"
-    store = Store.create_or_open(str(root), state, run.data.train.classes)
-    stored = store.round(0)
-    if stored.plan() is None:
-        stored.write_plan(_guided(run, learner, count, state))
-    settings = ArmSettings("guided", judge=True)
-    finish(run, stored, learner, ARM, settings, {"checkpoint": checkpoint.name, "count": count})
-    _write_pictures(run.folder / "images", store.accepted(), store.classes)
-    return stored.verdicts() or []
+    with alone(run.folder):
+        root = run.folder / "store"
+        store = Store.create_or_open(str(root), state, run.data.train.classes)
+        stored = store.round(0)
+        if stored.plan() is None:
+            stored.write_plan(_guided(run, learner, count, state))
+        settings = ArmSettings("guided", judge=True)
+        finish(run, stored, learner, ARM, settings, {"checkpoint": checkpoint.name, "count": count})
+        _write_pictures(run.folder / "images", store.accepted(), store.classes)
+        return stored.verdicts() or []
 
 
 def finish(

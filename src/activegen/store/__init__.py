@@ -10,11 +10,12 @@
 
 ``datasets.load_dataset("parquet", data_files="<root>/round-*/shard-*.parquet")`` opens the shards
 with decoded images and named labels. A file is there whole or not at all: it is written under a
-temporary name and renamed. One process writes a store; any number may read it.
+temporary name and renamed. One process writes a store, see ``alone``; any number may read it.
 """
 
+from activegen.store.alone import LOCK, alone
 from activegen.store.pixels import MAX_PIXELS, from_png, png
 from activegen.store.rounds import RoundStore
 from activegen.store.store import Store
 
-__all__ = ["MAX_PIXELS", "RoundStore", "Store", "from_png", "png"]
+__all__ = ["LOCK", "MAX_PIXELS", "RoundStore", "Store", "alone", "from_png", "png"]
