@@ -8,6 +8,7 @@ import torch
 import tiny
 import toy
 from activegen.recipes import Recipe, Run, load, parse
+from activegen.recipes.arms import on_device
 from activegen.records import UserError
 from activegen.store import Store
 
@@ -56,6 +57,12 @@ def test_devices_and_workers_decide_about_nothing_but_overlap_does() -> None:
     for same in ("loop.workers=2", "loop.micro_batch=1", "learner.device=cpu"):
         assert load("demo", [same]).fingerprint == known
     assert load("demo", ["loop.overlap=true"]).fingerprint != known
+
+
+def test_a_comparison_has_learner_and_generator_on_one_device() -> None:
+    there = on_device(load("demo", ["learner.device=cpu"]), "meta")
+    assert (there.model.device, there.learner.device) == ("meta", None)
+    assert there.fingerprint == load("demo").fingerprint
 
 
 def test_two_devices_need_two_processes(tmp_path: Path) -> None:

@@ -100,18 +100,20 @@ def with_named_arms(recipe: Recipe, names: Sequence[str], folder: Path) -> Recip
 
 def with_arms(recipe: Recipe, arms: Mapping[str, ArmSettings]) -> Recipe:
     """The same recipe with other arms."""
-    return _changed(recipe, "arms", {name: asdict(of) for name, of in arms.items()})
+    return _changed(recipe, arms={name: asdict(of) for name, of in arms.items()})
 
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
     """The same recipe with another seed."""
-    return _changed(recipe, "seed", seed)
+    return _changed(recipe, seed=seed)
 
 
 def on_device(recipe: Recipe, device: str) -> Recipe:
-    """The same recipe, carried out there."""
-    return _changed(recipe, "model", {**recipe.plain()["model"], "device": device})
+    """The same recipe, carried out there, learner and all."""
+    plain = recipe.plain()
+    model, learner = {**plain["model"], "device": device}, {**plain["learner"], "device": None}
+    return _changed(recipe, model=model, learner=learner)
 
 
-def _changed(recipe: Recipe, key: str, value: object) -> Recipe:
-    return parse({**recipe.plain(), key: value}, f"the recipe '{recipe.name}'")
+def _changed(recipe: Recipe, **keys: object) -> Recipe:
+    return parse({**recipe.plain(), **keys}, f"the recipe '{recipe.name}'")
