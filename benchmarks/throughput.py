@@ -327,6 +327,9 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     options.batches = list(size.batches if options.batches is None else options.batches)
     sampling = Sampling(options.steps or size.steps, size.cfg_scale, size.scheduler)
     bench = Bench(size, sampling, device, dtype, max([options.batch, COUNTED, *options.batches]))
+    if options.micro_batch is not None:
+        least = options.micro_batch or None
+        bench.modes = {k: replace(mode, micro_batch=least) for k, mode in bench.modes.items()}
     if options.peak:
         peak = taken(bench.draw(options.peak, options.batch), device)
         return {"peak": None if peak is None else peak + bench.weights(options.peak)}
@@ -370,6 +373,9 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
         "--batches",
         type=lambda text: [int(part) for part in text.split(",") if part],
         help="sizes of batches that unguided sampling is timed at, as 1,2,4; '' for none",
+    )
+    parser.add_argument(
+        "--micro-batch", type=int, help="images whose gradient is taken at once; 0 for all"
     )
     parser.add_argument("--steps", type=int)
     parser.add_argument("--repetitions", type=int, default=5)

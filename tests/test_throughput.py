@@ -24,7 +24,7 @@ def throughput():
 def measured(throughput, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("numbers") / "embedded-cpu.json"
     words = ["--size", "toy", "--steps", "4", "--repetitions", "1", "--batches", "1"]
-    words += ["--device", "cpu", "--dtype", "float32"]
+    words += ["--device", "cpu", "--dtype", "float32", "--micro-batch", "1"]
     throughput.main([*words, "--modes", MODES, "--json", str(file)])
     return file
 
