@@ -45,7 +45,7 @@ class Mode:
         masks: preset of ``pseudo_masks`` whose masks are made too; "" for none.
         refers: reference images are encoded too.
         dropped: share of the images that is dropped half-way.
-        micro_batch: images whose gradient is taken at once; None = all.
+        micro_batch: images whose gradient is taken at once; 0 = all.
         sampling: settings of ``Sampling`` that are not the run's.
         beside: the mode that it is to be compared with, besides the pipeline.
         usual: timed where nothing else is asked for.
@@ -57,7 +57,7 @@ class Mode:
     masks: str = ""
     refers: bool = False
     dropped: float = 0.0
-    micro_batch: int | None = None
+    micro_batch: int = 0
     sampling: Mapping[str, Any] = field(default_factory=dict)
     beside: str = UNGUIDED
     usual: bool = True
@@ -157,7 +157,7 @@ def _recipes(of: Setting) -> dict[str, Mode]:
                     recipe.model.decoder,
                     ", ".join(lever for lever, on in levers.items() if on),
                     refers=not of.masks,
-                    micro_batch=recipe.loop.micro_batch or None,
+                    micro_batch=recipe.loop.micro_batch,
                     sampling={"cfg_interval": recipe.sampling.cfg_interval},
                 )
     return made

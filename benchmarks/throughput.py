@@ -328,8 +328,8 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     sampling = Sampling(options.steps or size.steps, size.cfg_scale, size.scheduler)
     bench = Bench(size, sampling, device, dtype, max([options.batch, COUNTED, *options.batches]))
     if options.micro_batch is not None:
-        least = options.micro_batch or None
-        bench.modes = {k: replace(mode, micro_batch=least) for k, mode in bench.modes.items()}
+        some = {"micro_batch": options.micro_batch}
+        bench.modes = {name: replace(mode, **some) for name, mode in bench.modes.items()}
     if options.peak:
         peak = taken(bench.draw(options.peak, options.batch), device)
         return {"peak": None if peak is None else peak + bench.weights(options.peak)}

@@ -5,8 +5,8 @@
 A *term* is a frozen value that begins a *steering* for each batch. All steerings of a step share
 one denoiser forward, at most one backward, one decode and one forward per task model, for all
 images or for those of a micro-batch; a step that is carried out several times needs them for each
-pass. Steps without an active gradient run in
-inference mode. With no terms the result is the diffusers pipeline's.
+pass. Steps without an active gradient run in inference mode. With no terms the result is the
+diffusers pipeline's.
 """
 
 import copy
@@ -158,8 +158,8 @@ class Estimate:
         other.target = target
         return other
 
-    def taking_over(self, parts: Sequence["Estimate"], join: Join) -> "Estimate":
-        """The same, with the pictures and predictions that were made for its parts."""
+    def take_over(self, parts: Sequence["Estimate"], join: Join) -> None:
+        """Keeps the pictures and predictions that were made for parts of it."""
         if all(part._images for part in parts):
             self._images.append(join([part._images[0] for part in parts], 0))
         for key in parts[0]._predictions:
@@ -168,7 +168,6 @@ class Estimate:
             self._predictions[key] = Prediction(
                 join([of.logits for of in made], 1), join(features, 1) if features else None
             )
-        return self
 
 
 @dataclass
@@ -290,6 +289,10 @@ class _State:
         total = now if before is None else before[rows] if now is None else before[rows] + now
         return None if total is None else total / (count + (now is not None))
 
+    def rows(self, count: int) -> Tensor:
+        """Of ``count`` images, those that are still drawn."""
+        return torch.arange(count) if self.kept is None else self.kept.nonzero()[:, 0]
+
     def remember(self, seen: Denoised) -> None:
         if seen.maps is not None:
             self.maps_sum = self.maps_sum.plus(seen.maps) if self.maps_sum else seen.maps
@@ -314,7 +317,7 @@ def sample(
     decoder: Decoder | None = None,
     on_step: Callable[[Estimate], None] | None = None,
     dropping: Dropping | None = None,
-    micro_batch: int | None = None,
+    micro_batch: int = 0,
 ) -> Drawn:
     """Draws a batch.
 
@@ -325,7 +328,7 @@ def sample(
         on_step: sees the estimate of each pass of each step, after the moves were computed.
         dropping: which images not to finish.
         micro_batch: images whose gradient is taken at once, which bounds what it takes of memory;
-            None = all.
+            0 = all.
 
     Raises:
         UserError: two terms want a gradient in the same step, or attention is to be read or images
@@ -485,11 +488,14 @@ def _seen(
     if known is not None and not watch and _reading(batch, level) is None:
         return Denoised(level.output(known, latents), known)
     state.calls += 1
-    if state.kept is None or bool(state.kept.all()):
-        return _denoised(batch, level, latents, watch)
-    rows = state.kept.nonzero()[:, 0]
-    seen = _denoised(batch.of(rows), level, latents[rows], watch)
+    rows = state.rows(len(latents))
+    seen = _denoised(*_of(rows, batch, latents), level, watch)
     return Denoised.joined([seen], _joining(rows, len(latents)))
+
+
+def _of(rows: Tensor, batch: Batch, latents: Tensor) -> tuple[Batch, Tensor]:
+    """Some of the images; all of them as they are."""
+    return (batch, latents) if len(rows) == len(latents) else (batch.of(rows), latents[rows])
 
 
 def _reading(batch: Batch, level: Level) -> Reading | None:
@@ -497,7 +503,7 @@ def _reading(batch: Batch, level: Level) -> Reading | None:
 
 
 def _denoised(
-    batch: Batch, level: Level, latents: Tensor, watch: bool, branch: Branch = "both"
+    batch: Batch, latents: Tensor, level: Level, watch: bool, branch: Branch = "both"
 ) -> Denoised:
     scale = batch.sampling.cfg_at(level)
     reading = _reading(batch, level)
@@ -530,27 +536,17 @@ def _climbed(
     Zero and counted for images where the gradient is not finite; zero for those that were dropped.
     """
     watch = any(s.wants_attention(level) for s in active)
-    count = len(latents)
-    rows = torch.arange(count) if state.kept is None else state.kept.nonzero()[:, 0]
+    rows = state.rows(len(latents))
     parts = [
-        _followed(
-            batch if len(piece) == count else batch.of(piece),
-            level,
-            latents if len(piece) == count else latents[piece],
-            climber,
-            watch,
-            state,
-            piece,
-            climb.decoder,
-        )
+        _followed(*_of(piece, batch, latents), level, climber, watch, state, piece, climb.decoder)
         for piece in rows.split(climb.micro_batch)
     ]
     state.calls += 1
-    join = _joining(rows, count)
+    join = _joining(rows, len(latents))
     seen = Denoised.joined([of for of, _, _ in parts], join)
     state.remember(seen)
     estimate = _estimate(batch, level, latents, seen.clean, state.attention(), climb.decoder)
-    estimate.taking_over([of for _, of, _ in parts], join)
+    estimate.take_over([of for _, of, _ in parts], join)
     gradient = join([of for _, _, of in parts], 0)
     finite = gradient.flatten(1).isfinite().all(1)
     state.skipped = state.skipped + (~finite).cpu()
@@ -560,8 +556,8 @@ def _climbed(
 
 def _followed(
     batch: Batch,
-    level: Level,
     latents: Tensor,
+    level: Level,
     climber: Steering,
     watch: bool,
     state: _State,
@@ -578,7 +574,7 @@ def _followed(
         latents = followed = latents.detach().clone().requires_grad_()
     branch: Branch = "conditional" if through == "conditional" else "both"
     with torch.set_grad_enabled(followed is not None):
-        seen = _denoised(batch, level, latents, watch, branch)
+        seen = _denoised(batch, latents, level, watch, branch)
     clean = seen.clean
     if followed is None:
         clean = followed = clean.detach().clone().requires_grad_()

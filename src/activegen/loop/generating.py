@@ -90,7 +90,7 @@ class Generator:
         dropping = self._dropping(requests)
         try:
             return sample(
-                batch, terms, self.decoder, dropping=dropping, micro_batch=self.micro_batch or None
+                batch, terms, self.decoder, dropping=dropping, micro_batch=self.micro_batch
             )
         except torch.OutOfMemoryError as error:
             if not terms or not self.model.checkpoint():
