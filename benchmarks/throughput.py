@@ -15,12 +15,12 @@ import fnmatch
 import gc
 import json
 import platform
-import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from diffusers.utils import logging
 from models import SEED, SIZES, VARIANTS, Size
 from modes import PIPELINE, UNGUIDED, Mode, Setting, modes
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from activegen.diffusion.decoders import Decoder, FullDecoder, LinearDecoder
 from activegen.diffusion.pseudo_masks import PRESETS, pseudo_masks
@@ -200,28 +201,20 @@ def timed(draw: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def taken(draw: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that a draw takes at its peak, besides what was there; None where none can tell."""
+def taken(draw: Callable[[], object], device: torch.device) -> int:
+    """Bytes that torch has allocated at the peak of a draw, besides what was there."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         draw()
         return torch.cuda.max_memory_allocated(device) - before
-    forget = Path("/proc/self/clear_refs")
-    if not forget.exists():
-        return None
-    forget.write_text("5")  # the peak so far
-    before = _resident("VmRSS")
-    draw()
-    return _resident("VmHWM") - before
-
-
-def _resident(what: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{what}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"this system does not tell {what}")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        draw()
+    results = profiler.profiler.kineto_results  # events() of the profiler has no order of them
+    changes = [event for event in results.events() if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return max(accumulate((event.nbytes() for event in changes), initial=0))
 
 
 def in_turn(
@@ -268,8 +261,7 @@ def _once(bench: Bench, name: str, draw: Callable[[], object]) -> dict[str, Any]
         row["calls"] = drawn.calls
         row["finite"] = float(drawn.images.isfinite().flatten(1).all(1).float().mean())
         row["skipped_gradients"] = float(drawn.skipped.sum())
-    if bench.device.type == "cuda":
-        row["memory"] = (taken(draw, bench.device) or 0) + bench.weights(name)
+    row["memory"] = taken(draw, bench.device) + bench.weights(name)
     return row
 
 
@@ -284,16 +276,6 @@ def by_batch(bench: Bench, options: argparse.Namespace) -> dict[str, dict[str, l
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             break
-    return found
-
-
-def in_children(names: Sequence[str], words: Sequence[str]) -> dict[str, int | None]:
-    """What each mode takes of the memory of a process of its own."""
-    found = {}
-    for name in names:
-        command = [sys.executable, __file__, *words, "--peak", name]
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        found[name] = json.loads(told.splitlines()[-1])
     return found
 
 
@@ -318,7 +300,7 @@ def processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def run(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that was asked for."""
     size, device = SIZES[options.size], torch.device(options.device)
     dtype = size.dtype if device.type == "cuda" and size.dtype else fast_dtype(device)
@@ -330,13 +312,10 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     if options.micro_batch is not None:
         some = {"micro_batch": options.micro_batch}
         bench.modes = {name: replace(mode, **some) for name, mode in bench.modes.items()}
-    if options.peak:
-        peak = taken(bench.draw(options.peak, options.batch), device)
-        return {"peak": None if peak is None else peak + bench.weights(options.peak)}
     usual = [name for name, mode in bench.modes.items() if mode.usual]
     names = chosen(list(bench.modes), options.modes) if options.modes else usual
     names = [PIPELINE, *dict.fromkeys([UNGUIDED, *names])]
-    result = {
+    return {
         "size": options.size,
         "device": device.type,
         "settings": {
@@ -356,10 +335,6 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
         "modes": measure(bench, names, options),
         "batches": by_batch(bench, options),
     }
-    if options.memory and device.type == "cpu":
-        for name, peak in in_children(names, words).items():
-            result["modes"][name]["memory"] = peak
-    return result
 
 
 def parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -381,10 +356,6 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="auto", help="of the denoiser, as float32")
-    parser.add_argument(
-        "--memory", action="store_true", help="on a CPU too, each mode in a process of its own"
-    )
-    parser.add_argument("--peak", metavar="MODE", help="only the bytes that this mode takes")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     parser.add_argument(
         "--publish", action="store_true", help="only write the tables of docs/performance.md"
@@ -393,17 +364,13 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    words = sys.argv[1:] if words is None else words
-    options = parsed(words)
+    options = parsed(sys.argv[1:] if words is None else words)
     warnings.filterwarnings("ignore", ".*steps_offset", FutureWarning)
     logging.set_verbosity_error()
     if options.publish:
         performance.publish(performance.PAGE, performance.NUMBERS)
         return
-    made = run(options, words)
-    if options.peak:
-        print(json.dumps(made["peak"]))
-        return
+    made = run(options)
     print(performance.section(made))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

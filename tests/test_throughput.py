@@ -2,12 +2,14 @@
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 MODES = "C adversarial linear,A latents/decoder entropy linear,B masks default,lever half dropped"
@@ -57,15 +59,38 @@ def test_the_modes_do_what_their_names_say(measured: Path):
 def test_masks_are_asked_of_a_segmenter(throughput):
     words = ["--size", "toy-controlnet", "--steps", "2", "--repetitions", "1", "--batches", ""]
     words += ["--modes", "recipe*", "--device", "cpu"]
-    made = throughput.run(throughput.parsed(words), words)
+    made = throughput.run(throughput.parsed(words))
     assert list(made["modes"]) == ["pipeline", "unguided", "recipe demo_segmentation guided"]
     assert made["batches"] == {} and made["agreement"] < 0.05
 
 
 def test_memory_of_a_draw(throughput):
-    cpu = torch.device("cpu")
-    taken = throughput.taken(lambda: torch.ones(2**26).sum(), cpu)
-    assert taken is None or 0.7 * 2**28 < taken < 1.5 * 2**28
+    def draw() -> Tensor:
+        first = torch.ones(2**20)  # 4 MiB
+        with torch.inference_mode():
+            second = first + 1  # and 4
+            del second
+        raised = first.requires_grad_().exp()  # 8 still
+        return torch.autograd.grad(raised.sum(), first)[0].sum()  # 12
+
+    taken = throughput.taken(draw, torch.device("cpu"))
+    assert taken == throughput.taken(draw, torch.device("cpu"))
+    assert 3 * 2**22 <= taken < 3 * 2**22 + 2**10
+
+
+def test_guidance_takes_memory_and_less_of_it_by_micro_batches(throughput):
+    cpu, some = torch.device("cpu"), 4
+    toy = throughput.SIZES["toy"]
+    bench = throughput.Bench(toy, throughput.Sampling(2, 2.0, "ddim"), cpu, torch.float32, some)
+
+    def memory(name: str, micro_batch: int) -> int:
+        bench.modes[name] = replace(bench.modes[name], micro_batch=micro_batch)
+        return throughput.taken(bench.draw(name, some), cpu)
+
+    deep = "A latents/denoiser entropy linear"
+    plain, whole, few = memory("unguided", 0), memory(deep, 0), memory(deep, 1)
+    assert plain < few < whole
+    assert plain == memory("unguided", 1)
 
 
 def test_modes_take_turns(throughput):
