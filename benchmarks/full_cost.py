@@ -47,6 +47,7 @@ from activegen.zoo.networks import real_pool, trained
 
 FULL = "full cost"
 C, A = "guidance.adversarial.1.ascend", "guidance.guided.0.ascend"
+EACH_A = [f"{A}.every=1", f"{A}.step={0.18 / 9}"]  # of the steps of the recipe's window
 WHOLE_C = [f"{C}.objectives.{one}.during=[0,1]" for one in ("0.repulsion", "1.adversarial")]
 
 
@@ -90,15 +91,11 @@ SUBJECTS = {
         "smp:unet/resnet18",
         {
             "default": [],
-            "full decoder": ["model.decoder=full"],
-            "through the denoiser": ["model.decoder=full", f"{A}.through=denoiser"],
-            "through half of it": ["model.decoder=full", f"{A}.through=conditional"],
-            FULL: [
-                "model.decoder=full",
-                f"{A}.through=denoiser",
-                f"{A}.during=[0,1]",
-                f"{A}.step={0.02 * 9 / 15}",
-            ],
+            "linear decoder": ["model.decoder=linear", *EACH_A],
+            "every step": EACH_A,
+            "through the denoiser": [*EACH_A, f"{A}.through=denoiser"],
+            "through half of it": [*EACH_A, f"{A}.through=conditional"],
+            FULL: [*EACH_A, f"{A}.through=denoiser", f"{A}.during=[0,1]", f"{A}.step={0.18 / 15}"],
         },
     ),
 }
@@ -292,6 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--systems", nargs="+", default=list(SUBJECTS), choices=list(SUBJECTS))
+    parser.add_argument("--variants", nargs="+", help="of these alone, and the full cost")
     parser.add_argument("--steps", type=int, default=300, help="of the learner and its like")
     parser.add_argument("--judge-steps", type=int, default=800)
     parser.add_argument("--lengths", type=float, nargs="+", help="of C's moves of the text")
@@ -301,6 +299,10 @@ def main() -> None:
     if given.lengths:
         steps = {f"step {length:g}": [f"{C}.step={length}"] for length in given.lengths}
         subjects["C"] = replace(SUBJECTS["C"], variants=steps)
+    for name in given.systems if given.variants else ():
+        of = subjects[name].variants
+        kept = {key: of[key] for key in of if key in given.variants or key == list(of)[-1]}
+        subjects[name] = replace(subjects[name], variants=kept)
     for name in given.systems:
         with tempfile.TemporaryDirectory() as folder:
             steps = (given.steps, given.judge_steps)

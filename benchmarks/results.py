@@ -25,6 +25,7 @@ COMPARISONS = {  # recipe, arms and a changed key; "" takes the recipe's own
     "scenes": ("demo_segmentation", "all", ""),
     "ablation_actgen": ("ablation_actgen", "", ""),
     "ablation_scores": ("ablation_scores", "", ""),
+    "ablation_text": ("ablation_text", "", ""),
 }
 KEPT = (".yaml", ".safetensors")  # files whose names tell something
 SHOTS = (4, 16, 64)  # labelled images of each class of EuroSAT

@@ -69,7 +69,8 @@ def test_all_standard_arms_with_two_seeds(model: Path, tmp_path: Path) -> None:
     assert facts["guided_judged"]["judge_images"] == few > facts["guided"]["judge_images"] == 0
     assert made["runs"]["3"]["synthetic_only"]["rounds"][0]["step"] == 0
     assert made["arms"]["selected"]["settings"]["pool"] == 2
-    assert made["arms"]["augmented"]["settings"]["augmentation"] == "photo"
+    augmented = made["arms"]["augmented"]["settings"]["changes"]
+    assert augmented == {"training.augmentation": "photo"}
     assert made["arms"]["guided"]["curves"]["images"]["amounts"][0] == 0
 
 

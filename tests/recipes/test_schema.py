@@ -23,7 +23,8 @@ def test_packaged_recipes_are_recipes(name: str) -> None:
     recipe = load(name, ["data.path=somewhere"])
     assert recipe.name == name
     if name.startswith("ablation_"):
-        assert list(recipe.arms)[:2] == ["real_only", "unguided"]
+        of_text = recipe.segmentation is not None and recipe.segmentation.text is not None
+        assert list(recipe.arms)[:2] == ["real_only", "one_word" if of_text else "unguided"]
         assert {of.way for of in recipe.arms.values() if of.way} <= set(recipe.guidance)
         return
     of_text = name.startswith("annotate_")

@@ -1,5 +1,7 @@
 """What known figures show."""
 
+from dataclasses import replace
+
 import pytest
 
 import compared
@@ -140,3 +142,18 @@ def test_what_is_compared_with_what() -> None:
     assert unguided_of({"a": GUIDED, "b": PLAIN, "unguided": PLAIN}) == "unguided"
     assert unguided_of({"a": ArmSettings("plain", real=False)}) is None
     assert pairs_of({"a": PLAIN, "b": GUIDED}) == [("b", "a")]
+
+
+def test_what_changes_keys_is_compared_with_the_same_without() -> None:
+    arms = {
+        "base": NONE,
+        "plain": PLAIN,
+        "other": replace(PLAIN, changes={"proposal.budget": 3}),
+        "stronger": replace(NONE, changes={"training.augmentation": "photo"}),
+        "alone": replace(GUIDED, changes={"proposal.budget": 3}),
+    }
+    assert pairs_of(arms) == [
+        *((arm, "base") for arm in ("plain", "other", "stronger", "alone")),
+        ("alone", "plain"),
+        ("other", "plain"),
+    ]

@@ -1,11 +1,10 @@
 """Settings of the rounds, and of the arms of a comparison."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from activegen.records import UserError, choose
 from activegen.scores import SCORES
-from activegen.tasks.augment import AUGMENTATIONS
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,8 @@ class ArmSettings:
         real: train on the real images. Without, they are only mined and prompted from, and by the
             learner itself, since it has seen none of them; it waits for the first images.
         more_real: labelled real images beyond the recipe's, of each class, or of masks in all.
-        augmentation: of this arm's training, a name in ``tasks.augment.AUGMENTATIONS``; None is
-            the recipe's.
+        changes: values of the recipe's keys that are otherwise in this arm, as
+            ``{"training.augmentation": "photo"}``; ``recipes.schema.CHANGEABLE`` has the keys.
 
     Raises:
         UserError: a value out of its range, or one that says nothing of such an arm.
@@ -115,7 +114,7 @@ class ArmSettings:
     way: str | None = None
     real: bool = True
     more_real: int = 0
-    augmentation: str | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.generate not in ("none", "plain", "selected", "guided"):
@@ -134,5 +133,3 @@ class ArmSettings:
             )
         if self.more_real < 0:
             raise UserError(f"an arm's more_real is {self.more_real}; give 0 or more images")
-        if self.augmentation is not None:
-            choose(AUGMENTATIONS, self.augmentation, "augmentation")

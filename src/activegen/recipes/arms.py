@@ -30,9 +30,9 @@ def _augmented(recipe: Recipe, folder: Path) -> ArmSettings:
     if own not in STRONGER:
         raise UserError(
             f"there is no augmentation that is stronger than '{own}'; say which the arm shall have:"
-            " --set 'arms.augmented={generate: none, augmentation: photo}'"
+            " --set 'arms.augmented={generate: none, changes: {training.augmentation: photo}}'"
         )
-    return ArmSettings("none", augmentation=STRONGER[own])
+    return ArmSettings("none", changes={"training.augmentation": STRONGER[own]})
 
 
 def _selected(recipe: Recipe, folder: Path) -> ArmSettings:

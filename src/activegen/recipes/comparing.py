@@ -288,10 +288,11 @@ def _refuse(run: Run, facts: Mapping[str, Facts]) -> None:
         UserError: with all that forbids it.
     """
     arms = run.recipe.arms
-    most = run.task.budget * run.recipe.loop.generating
     for arm, other in pairs_of(arms):
         if arm in facts and other in facts:
             ours, theirs = facts[arm], facts[other]
+            budget = max(run.of(one).task.budget for one in (arm, other))
+            most = budget * run.recipe.loop.generating
             allowed = differs_on_purpose(ours, theirs, (arms[arm], arms[other]), most)
             refuse([ours], theirs, {arm: allowed})
 
@@ -315,9 +316,11 @@ def _stopped(arms: Mapping[str, Any]) -> list[str]:
 
 
 def _short(recipe: Recipe, results: Results, facts: Mapping[int, Mapping[str, Facts]]) -> list[str]:
-    spec = recipe.proposal if recipe.segmentation is None else recipe.segmentation.proposal
-    most, told = spec.budget * recipe.loop.generating, []
+    told = []
     for arm, settings in recipe.arms.items():
+        own = recipe.of(arm)
+        spec = own.proposal if own.segmentation is None else own.segmentation.proposal
+        most = spec.budget * recipe.loop.generating
         found = [
             by_arm[arm].images
             for seed, by_arm in facts.items()

@@ -74,7 +74,7 @@ class Evidence:
             steps=result["steps"],
             images=len(prints),
             test_distances=tuple(distances.tolist()),
-            sampling=asdict(run.recipe.sampling) | {"prompts": run.prompts.fingerprint},
+            sampling=asdict(run.recipe.sampling) | {"prompts": run.of(arm).prompts.fingerprint},
             generator=fingerprint(sorted(generators)),
         )
 
@@ -107,14 +107,15 @@ def differs_on_purpose(
 ) -> Collection[str]:
     """Checks of fairness that the settings of two arms ask to leave out.
 
-    More real images contain the others, and synthetic ones alone are drawn from no others. An arm
-    whose candidates were rejected before the budget was filled has the fewer images by its own
-    doing; more than the budget is never allowed.
+    More real images contain the others, and synthetic ones alone are drawn from no others. Arms
+    may change their prompts and the number of their images. An arm whose candidates were rejected
+    before the budget was filled has the fewer images by its own doing; more than the budget is
+    never allowed.
 
     Args:
         arm, baseline: of the two.
         settings: of the two.
-        budget: synthetic images that any arm may learn from.
+        budget: synthetic images that the one of them with more may learn from.
     """
     allowed = []
     real = {(of.real, of.more_real) for of in settings}
@@ -123,4 +124,6 @@ def differs_on_purpose(
         allowed.append("real images")
     if max(arm.images, baseline.images) <= budget:
         allowed.append("images")
+    if any(key.partition(".")[0] == "prompts" for of in settings for key in of.changes):
+        allowed.append("sampling")  # of which prompts are all that an arm can change
     return tuple(allowed)

@@ -106,6 +106,7 @@ def measure(run: Run) -> Pace:
 
 
 def _arm(run: Run, arm: str) -> ArmPlan:
+    run = run.of(arm)
     recipe, settings = run.recipe, run.recipe.arms[arm]
     loop, steps = recipe.loop, recipe.sampling.num_steps
     generating = 0 if settings.generate == "none" else loop.generating

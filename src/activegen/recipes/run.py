@@ -3,7 +3,8 @@
 ```
 <run>/recipe.yaml            resolved, with all overrides
 <run>/environment.json       versions and machine
-<run>/prompts.json           words of the classes, where there are more than the recipe has
+<run>/prompts.json           words of the classes, where there are more than the recipe has; of an
+                             arm with its own words inside the arm's folder
 <run>/judge/                 weights of the model that checks labels
 <run>/decoder/               a fitted decoder, where the recipe has one
 <run>/arms/<arm>/store/      what was generated
@@ -97,6 +98,18 @@ class Run:
     def __init__(self, recipe: Recipe, folder: Path, observer: Observer = silent):
         self.recipe, self.folder, self.observer = recipe, folder, observer
         self._loaded: StableDiffusion | None = None
+        self._changed: dict[str, Run] = {}
+
+    def of(self, arm: str) -> "Run":
+        """What carries out an arm: itself, or where the arm changes keys, a run that has them.
+
+        It shares the folder, the data, the diffusion model and the models that check labels.
+        """
+        if not self.recipe.arms[arm].changes:
+            return self
+        if arm not in self._changed:
+            self._changed[arm] = _Changed(self, arm)
+        return self._changed[arm]
 
     def check(self) -> None:
         """Looks at all that the recipe names, without any work and without writing a file.
@@ -140,6 +153,9 @@ class Run:
                 )
             self._network(self.judging.network, False, "judge", 0)
         for arm in self.recipe.arms:
+            if (own := self.of(arm)) is not self:
+                own.check()
+                continue
             self.train(arm)
             root = self.folder / "arms" / arm / "store"
             if (root / "store.json").exists():
@@ -176,6 +192,11 @@ class Run:
         self._write("environment.json", _json(environment()))
         if self.generates and self.prompts.varied:
             self._write("prompts.json", _json(self.prompts.record()))
+        for arm in self.recipe.arms:
+            own = self.of(arm)
+            if own is not self and own.generates and own.prompts.varied:
+                files = open_folder(str(self.folder / "arms" / arm))
+                files.write("prompts.json", _json(own.prompts.record()).encode())
 
     @cached_property
     def data(self) -> data.Data:
@@ -245,6 +266,8 @@ class Run:
         The recipe's settings, the arm's own, names, labels and pixels of the real images, and the
         diffusion model's files. Not: paths, the device, versions of libraries, the other arms.
         """
+        if (own := self.of(arm)) is not self:
+            return own.fingerprint(arm)
         settings = self.recipe.arms[arm]
         places = [] if settings.generate == "none" else [self.place, *self.control_places]
         model = [place.fingerprint for place in places]
@@ -303,12 +326,9 @@ class Run:
         return Pair(cast(Segmenter, first), cast(Segmenter, second))
 
     def learner(self, arm: str = "") -> Learner:
-        """An untrained learner; the same in each arm, but for an augmentation of the arm's own."""
+        """An untrained learner; its first weights are the same in each arm."""
         settings = self.recipe.training
         settings = replace(settings, seed=settings.seed + self.recipe.seed)
-        other = self.recipe.arms[arm].augmentation if arm else None
-        if other is not None:
-            settings = replace(settings, augmentation=other)
         # in evaluation mode: one that is read from a file may judge before it is trained on
         network, tell = self.network().eval(), self._tell("train", arm)
         spec, task = self.recipe.learner.co_training, self.task
@@ -500,6 +520,8 @@ class Run:
         Raises:
             UserError: what the loop finds on its way.
         """
+        if (own := self.of(arm)) is not self:
+            return own.arm(arm, go_on)
         folder, settings = self.folder / "arms" / arm, self.recipe.arms[arm]
         rounds: list[dict[str, Any]] = []
         total = self.recipe.loop.rounds
@@ -594,6 +616,37 @@ class Run:
 
     def _write(self, name: str, text: str) -> None:
         open_folder(str(self.folder)).write(name, text.encode())
+
+
+class _Changed(Run):
+    """A run of one arm that changes keys of the recipe; what these do not touch is the run's."""
+
+    def __init__(self, whole: Run, arm: str):
+        super().__init__(whole.recipe.of(arm), whole.folder, whole.observer)
+        self._whole = whole
+
+    @cached_property
+    def data(self) -> data.Data:
+        """The real images."""
+        return self._whole.data
+
+    @cached_property
+    def place(self) -> generator.Place:
+        """Of the diffusion model."""
+        return self._whole.place
+
+    @cached_property
+    def teacher(self) -> TaskModel | None:
+        """What guidance may ask."""
+        return self._whole.teacher
+
+    @cached_property
+    def _members(self) -> tuple[TaskNetwork, ...]:
+        return self._whole._members
+
+    def model(self) -> StableDiffusion:
+        """The diffusion model, loaded once."""
+        return self._whole.model()
 
 
 @dataclass(frozen=True)

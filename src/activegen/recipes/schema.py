@@ -7,7 +7,7 @@ import importlib.resources
 import re
 import types
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -45,6 +45,15 @@ LATER = {  # keys that came later and change nothing by default: folders of befo
     "sampling": {"cfg_interval": [0.0, 1.0]},
 }
 COMPUTED = ("workers", "micro_batch")  # of the loop: where and how, and not what
+CHANGEABLE = (  # by an arm; all else is the same for every arm
+    "prompts",
+    "learner.co_training",
+    "training",
+    "mining",
+    "proposal",
+    "segmentation.proposal",
+    "segmentation.text",
+)
 UNDECISIVE = ("path", "device", "compile", "channels_last")  # of the model
 Side = Annotated[int, Field(ge=8)]  # pixels
 
@@ -363,7 +372,31 @@ class Recipe(Spec):
         for arm in self.arms:
             if not re.fullmatch(r"[A-Za-z0-9_\-]+", arm):
                 raise UserError(f"the arm '{arm}' names a folder; use letters, digits, _ and -")
+            self.of(arm)
         return self
+
+    def of(self, arm: str) -> "Recipe":
+        """The recipe as an arm has it: where the arm changes keys, with these and this arm alone.
+
+        Raises:
+            UserError: a key that all arms share, or a value that does not fit.
+        """
+        settings = self.arms[arm]
+        if not settings.changes:
+            return self
+        raw, where = self.plain(), f"arms.{arm}.changes"
+        raw["arms"] = {arm: asdict(replace(settings, changes={}))}
+        for key, value in settings.changes.items():
+            if not any(f"{key}.".startswith(f"{known}.") for known in CHANGEABLE):
+                raise UserError(
+                    f"{where}: '{key}' is the same for all arms; an arm may change what is in "
+                    f"{', '.join(CHANGEABLE)}"
+                )
+            _put(raw, key, value, where)
+        changed = parse(raw, where)
+        if changed.training.steps != self.training.steps:
+            raise UserError(f"{where}: all arms have the same training.steps; change the recipe's")
+        return changed
 
     def plain(self) -> dict[str, Any]:
         """As JSON-able values, without what is null; reading them gives the same recipe."""
@@ -479,34 +512,37 @@ def _text(path_or_name: str) -> tuple[str, str]:
 
 def _override(raw: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
-    names = path.strip().split(".")
-    if not equals or not all(names):
+    if not equals or not all(path.strip().split(".")):
         raise UserError(f"--set {override}: write it as key=value, such as training.steps=100")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override}: '{text}' is no YAML value: {error}") from error
-    at: Any = raw
+    _put(raw, path.strip(), value, f"--set {override}")
+
+
+def _put(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
+    """Sets what is at a path of names and places with dots between."""
+    at, names = raw, path.split(".")
     for depth, name in enumerate(names[:-1]):
-        at = _inside(at, name, ".".join(names[: depth + 1]), override)
-    last = _place(at, names[-1], path, override)
-    at[last] = value
+        at = _inside(at, name, ".".join(names[: depth + 1]), where)
+    at[_place(at, names[-1], path, where)] = value
 
 
-def _inside(at: Any, name: str, path: str, override: str) -> Any:
-    place = _place(at, name, path, override)
+def _inside(at: Any, name: str, path: str, where: str) -> Any:
+    place = _place(at, name, path, where)
     if isinstance(at, dict) and at.get(place) is None:
         at[place] = {}
     return at[place]
 
 
-def _place(at: Any, name: str, path: str, override: str) -> Any:
+def _place(at: Any, name: str, path: str, where: str) -> Any:
     if isinstance(at, dict):
         return name
     if isinstance(at, list) and name.isdigit() and int(name) < len(at):
         return int(name)
     what = f"has {len(at)} items, counted from 0" if isinstance(at, list) else "has no keys"
-    raise UserError(f"--set {override}: there is no {path}; what is above it {what}")
+    raise UserError(f"{where}: there is no {path}; what is above it {what}")
 
 
 def _known_keys(value: Any, kind: Any, path: str, where: str) -> None:

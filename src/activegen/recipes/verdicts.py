@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import fmean
 from typing import Any, TypeVar
 
@@ -39,12 +39,17 @@ def unguided_of(arms: Arms) -> str | None:
 
 
 def pairs_of(arms: Arms) -> list[tuple[str, str]]:
-    """(arm, what it is compared with): each with the baseline, and what chooses with unguided."""
+    """(arm, what it is compared with): each with the baseline, what chooses what to draw with
+    unguided, and what changes keys with the arm that is the same but for them.
+    """
     base, unguided = baseline_of(arms), unguided_of(arms)
     pairs = [(arm, base) for arm in arms if arm != base]
     if unguided is not None and unguided != base:
         choosing = [arm for arm, of in arms.items() if of.generate in ("selected", "guided")]
         pairs += [(arm, unguided) for arm in choosing if arm != base]
+    for arm, of in arms.items():
+        same = [name for name in arms if of.changes and arms[name] == replace(of, changes={})]
+        pairs += [(arm, name) for name in same if (arm, name) not in pairs]
     return pairs
 
 

@@ -1,0 +1,111 @@
+"""Arms that have keys of the recipe otherwise."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+import toy
+from activegen.recipes import Recipe, Run, parse
+from activegen.recipes.comparing import compare
+from activegen.recipes.plan import plan
+from activegen.records import UserError
+from activegen.store import Store
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # other people's, on loading a model
+
+OTHER = {
+    "prompts.templates": ["a drawing of {word}"],
+    "proposal.budget": 4,
+    "training.label_smoothing": 0.1,
+}
+
+
+def recipe(model: Path, **changes: Any) -> Recipe:
+    """Two rounds, the first of which generates two images, or as many as the changed arm says."""
+    plain = {"generate": "plain", "judge": True}
+    return parse(
+        toy.settings(
+            model,
+            training={"steps": 4, "batch_size": 8},
+            proposal={"budget": 2},
+            loop={"rounds": 2, "batch": 4},
+            arms={"plain": plain, "changed": {**plain, "changes": changes}},
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tiny.model(), tmp_path_factory.mktemp("model"))
+
+
+def test_an_arm_has_its_keys_and_all_others_of_the_recipe(model: Path):
+    whole = recipe(model, **OTHER)
+    own = whole.of("changed")
+    assert whole.of("plain") is whole
+    assert own.proposal.budget == 4 and whole.proposal.budget == 2
+    assert own.prompts.templates == ("a drawing of {word}",)
+    assert own.training.label_smoothing == 0.1
+    assert list(own.arms) == ["changed"] and not own.arms["changed"].changes
+    same = {"proposal", "prompts", "training", "arms"}
+    assert own.model_dump(exclude=same) == whole.model_dump(exclude=same)
+    assert parse(whole.plain()) == whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"sampling.cfg_scale": 3.0},
+            r"arms.changed.changes: 'sampling.cfg_scale' is the same for",
+        ),
+        ({"promptsy.words": {}}, "'promptsy.words' is the same for all arms"),
+        ({"learner.network": "small"}, "'learner.network' is the same for all arms"),
+        ({"training.steps": 5}, "all arms have the same training.steps"),
+        ({"training.stepz": 5}, r"key in 'training' of arms.changed.changes: 'stepz'"),
+        ({"training.augmentation": "upside_down"}, "unknown augmentation 'upside_down'"),
+        ({"training.batch_size.of": 5}, r"changes: there is no training.batch_size.of"),
+        ({"proposal.budget": "many"}, r"arms.changed.changes: 'proposal.budget' is 'many'"),
+    ],
+)
+def test_what_an_arm_may_not_change_is_said(model: Path, changes: dict[str, Any], said: str):
+    with pytest.raises(UserError, match=said):
+        recipe(model, **changes)
+
+
+def test_a_run_shares_what_the_changes_do_not_touch(model: Path, tmp_path: Path):
+    run = Run(recipe(model, **OTHER), tmp_path)
+    own = run.of("changed")
+    assert run.of("plain") is run and run.of("changed") is own
+    assert own.data is run.data and own.model() is run.model() and own.place is run.place
+    assert own.label_model is not None and own._members is run._members
+    assert own.learner("changed").settings.label_smoothing == 0.1
+    assert run.learner("plain").settings.label_smoothing == 0.0
+    assert run.fingerprint("changed") == own.fingerprint("changed") != run.fingerprint("plain")
+    same = Run(recipe(model), tmp_path)
+    assert same.fingerprint("changed") == same.fingerprint("plain") == run.fingerprint("plain")
+    images = {arm.name: arm.images for arm in plan(run)}
+    assert images == {"plain": 2, "changed": 4}
+
+
+def test_changed_arms_are_carried_out_and_compared(model: Path, tmp_path: Path):
+    made = compare(recipe(model, **OTHER), tmp_path, seeds=[0])
+    [found] = made["comparisons"]
+    assert (found["arm"], found["baseline"]) == ("changed", "plain")
+    assert made["arms"]["changed"]["settings"]["changes"] == OTHER
+    assert max(made["arms"]["changed"]["images"].values()) <= 4
+
+    def store(arm: str) -> Store:
+        return Store(str(tmp_path / "seed-0" / "arms" / arm / "store"))
+
+    plans = {arm: store(arm).round(0).plan() or [] for arm in ("plain", "changed")}
+    drawings = {
+        arm: {request.prompt.startswith("a drawing of") for request in of}
+        for arm, of in plans.items()
+    }
+    assert drawings == {"plain": {False}, "changed": {True}}
+    assert len(plans["changed"]) == 2 * len(plans["plain"])
+    members = list((tmp_path / "seed-0" / "judge").glob("*.safetensors"))
+    assert len(members) == 1  # of both arms
