@@ -30,7 +30,7 @@ from torch import Tensor
 
 from activegen.data.world import read_world
 from activegen.diffusion.sampling import Batch, Move, Steering, Term
-from activegen.guidance import Ascend, MemoryBank
+from activegen.guidance import Ascend, Every, MemoryBank
 from activegen.guidance.windows import During
 from activegen.loop.classifying import encoded
 from activegen.loop.generating import Generator
@@ -119,7 +119,9 @@ class Noting:
 
 
 def climbs(term: Any) -> bool:
-    return isinstance(term.inner if isinstance(term, During) else term, Ascend)
+    while isinstance(term, (During, Every)):
+        term = term.inner
+    return isinstance(term, Ascend)
 
 
 def generator(run: Run, learners: Learners, folder: Path, way: str) -> Generator:
