@@ -7,9 +7,11 @@ import pytest
 
 import tiny
 import toy
+from activegen.loop.executor import LocalExecutor
 from activegen.recipes import Recipe, Run, parse
 from activegen.recipes.comparing import compare
 from activegen.recipes.plan import plan
+from activegen.recipes.run import Source
 from activegen.records import UserError
 from activegen.store import Store
 
@@ -86,6 +88,9 @@ def test_a_run_shares_what_the_changes_do_not_touch(model: Path, tmp_path: Path)
     assert run.fingerprint("changed") == own.fingerprint("changed") != run.fingerprint("plain")
     same = Run(recipe(model), tmp_path)
     assert same.fingerprint("changed") == same.fingerprint("plain") == run.fingerprint("plain")
+    there = own.parts("changed", LocalExecutor()).source  # for another process
+    assert there is not None and there().task.budget == 4 and isinstance(there, Source)
+    assert "changes" in there.recipe
     images = {arm.name: arm.images for arm in plan(run)}
     assert images == {"plain": 2, "changed": 4}
 

@@ -648,6 +648,9 @@ class _Changed(Run):
         """The diffusion model, loaded once."""
         return self._whole.model()
 
+    def _source(self, arm: str) -> "Source":
+        return self._whole._source(arm)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -669,7 +672,7 @@ class Source:
         for logging in (of_diffusers, of_transformers):
             logging.set_verbosity_error()
             logging.disable_progress_bar()
-        return Run(parse(yaml.safe_load(self.recipe)), self.folder).parts(self.arm)
+        return Run(parse(yaml.safe_load(self.recipe)), self.folder).of(self.arm).parts(self.arm)
 
 
 def figures(rounds: list[dict[str, Any]], classes: tuple[str, ...]) -> dict[str, Any]:
