@@ -91,6 +91,8 @@ SUBJECTS = {
         "smp:unet/resnet18",
         {
             "default": [],
+            "twice as long": [f"{A}.step=0.09"],
+            "three times as long": [f"{A}.step=0.135"],
             "linear decoder": ["model.decoder=linear", *EACH_A],
             "every step": EACH_A,
             "through the denoiser": [*EACH_A, f"{A}.through=denoiser"],

@@ -406,9 +406,10 @@ prompts:
 # The embedded generator knows land cover only. For other pictures give a folder of a Stable
 # Diffusion 1.x or 2.x model in diffusers' layout (unet/, vae/, text_encoder/, tokenizer/,
 # scheduler/, weights as .safetensors), and below a ControlNet for it:
-#   model: {{path: /models/my-stable-diffusion, dtype: float16, decoder: linear, size: {drawn}}}
+#   model: {{path: /models/my-stable-diffusion, dtype: float16, size: {drawn},
+#           decoder: "tiny:/models/taesd"}} # for gradients: an AutoencoderTiny's folder, or full
 #   sampling: {{scheduler: dpm++_2m, num_steps: 25, cfg_scale: 7.5}}
-model: {{path: embedded, dtype: float32, device: auto, decoder: linear}}
+model: {{path: embedded, dtype: float32, device: auto, decoder: full}}
 sampling: {{scheduler: ddim, num_steps: 15, cfg_scale: 2.0}}
 
 guidance:
@@ -416,7 +417,8 @@ guidance:
     - ascend:
         of: latents
         through: decoder
-        step: 0.02
+        every: 2
+        step: 0.045
         during: [0.2, 0.8]
         objectives:
           - disagreement: {{of: committee}}
