@@ -418,7 +418,7 @@ guidance:
         of: latents
         through: decoder
         every: 2
-        step: 0.045
+        step: 0.09
         during: [0.2, 0.8]
         objectives:
           - disagreement: {{of: committee}}
