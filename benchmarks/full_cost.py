@@ -5,9 +5,10 @@
 
 The packaged recipes draw the same requests with their own settings and with dearer ones: gradients
 through the full decoder, through the denoiser, in every step (each a proportionally shorter move;
-A's recipe makes up for its cheap ones by moves twice as long in all). Measured on the finished 8-bit images: the score under the model that guided and under held-out ones
-of another architecture, and whether a model that was trained on thousands of images confirms the
-label; differences from the full cost are paired by image, with normal intervals of 95 %. Beside it
+A's recipe makes up for its cheap ones by moves twice as long in all). Measured on the finished
+8-bit images: the score under the model that guided and under held-out ones of another
+architecture, and whether a model that was trained on thousands of images confirms the label;
+differences from the full cost are paired by image, with normal intervals of 95 %. Beside it
 the cosine of the gradients, per image and step, on the same unguided trajectory. With ``--lengths``
 it is the recipe's own setting of C with moves of the text of other lengths, and the last of these
 stands for the full cost.
