@@ -21,7 +21,7 @@ results: $(INSTALLED)
 		$(if $(BUDGET),--budget $(BUDGET)) $(if $(EUROSAT),--eurosat $(EUROSAT))
 
 bench: $(INSTALLED)
-	for size in embedded scenes; do $(BENCH) --device cpu --memory --size $$size \
+	for size in embedded scenes; do $(BENCH) --device cpu --size $$size \
 		--json docs/performance/$$size-cpu.json || exit; done
 	$(BENCH) --publish
 
