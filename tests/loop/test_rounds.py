@@ -187,7 +187,6 @@ def test_an_arm_may_have_a_way_of_guidance_of_its_own(tmp_path):
         ({"generate": "none", "real": False}, "learns from generated ones alone"),
         ({"generate": "plain", "real": False, "more_real": 2}, "leave more_real at 0"),
         ({"more_real": -1}, "more_real is -1"),
-        ({"augmentation": "fotos"}, "unknown augmentation 'fotos'.*photo"),
     ],
 )
 def test_an_arm_of_nonsense_is_refused(settings, said):

@@ -114,7 +114,7 @@ class ArmSettings:
     way: str | None = None
     real: bool = True
     more_real: int = 0
-    changes: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
         if self.generate not in ("none", "plain", "selected", "guided"):
