@@ -8,6 +8,7 @@ from activegen.proof.statistics import (
     HURTS,
     NO_DIFFERENCE,
     TOO_FEW,
+    Comparison,
     compare,
     compare_images,
     holm,
@@ -80,6 +81,7 @@ def test_a_difference_of_two_deviations_is_found():
 def test_seeds_that_all_say_the_same_need_six():
     five = compare(table(*[0.01] * 5), "guided", "real")
     assert five.verdict == NO_DIFFERENCE and five.p_value == 2**-4 and five.seeds_needed == 6
+    assert five.interval is None and "the same with all 5 seeds" in five.words
     figures = {"guided": dict.fromkeys(range(6), 0.8), "real": dict.fromkeys(range(6), 0.7)}
     assert compare(figures, "guided", "real").verdict == HELPS
 
@@ -167,6 +169,19 @@ def test_holm_by_hand():
     assert [one.verdict for one in found] == [HELPS, NO_DIFFERENCE, NO_DIFFERENCE]
     assert "after Holm's correction for 3 comparisons" in found[0].words
     assert alone == one_seed
+
+
+def test_holm_asks_for_as_many_seeds_as_it_wants_to_see():
+    def ten(gain: float) -> Comparison:
+        wobble = [gain + 0.01 * (-1) ** k for k in range(10)]
+        return compare({"a": dict(enumerate(wobble)), "b": dict.fromkeys(range(10), 0.0)}, "a", "b")
+
+    nearly, nothing = ten(0.0105), ten(0.0)
+    assert nearly.verdict == HELPS and nearly.seeds_needed <= 10
+    found, *_ = holm([nearly, *[nothing] * 9])
+    assert found.verdict == NO_DIFFERENCE
+    assert found.seeds_needed > max(10, nearly.seeds_needed)
+    assert f"About {found.seeds_needed:.0f} seeds" in found.words
 
 
 def test_holm_keeps_seven_equal_arms_from_helping():

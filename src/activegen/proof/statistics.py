@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float
 
 from activegen.proof.intervals import (
     LEVEL,
-    SIDE,
     TINY,
     Interval,
     Spread,
@@ -46,15 +45,19 @@ class Comparison:
         difference: mean of arm minus baseline.
         verdict: "helps", "no difference shown", "hurts" or "too few seeds" (one pair).
         interval: of the difference, by Student's t; of this comparison alone, whatever the others.
+            None with one seed, and where all seeds show the same difference, which leaves nothing
+            to tell its error by.
         bootstrap: the same by a bootstrap, to look at; None with fewer than 5 seeds, or too many
             that say the same.
         p_value: probability of a difference this far from 0 if there is none; of this alone.
         adjusted_p: the same, corrected for all comparisons given to `holm`; decides.
         comparisons: how many those are.
         deviation: standard deviation of the paired differences over seeds.
-        seeds_needed: to show the measured difference in 80 % of repetitions; infinite where no
-            number would do: no difference, or one that other test images might turn.
+        seeds_needed: to show the measured difference in 80 % of repetitions, at the level that
+            decided; infinite where no number would do: no difference, or one that other test
+            images might turn.
         of_images: whether the interval also holds for other test images.
+        variance_of_images: of the mean, that no seed takes away.
     """
 
     arm: str
@@ -70,20 +73,24 @@ class Comparison:
     deviation: float | None = None
     seeds_needed: float | None = None
     of_images: bool = False
+    variance_of_images: float = 0.0
 
     @property
     def words(self) -> str:
         """One sentence; a point is a hundredth."""
         told = f"{self.arm} against {self.baseline}: {self.verdict}, {100 * self.difference:+.1f}"
-        if self.interval is None or self.adjusted_p is None:
+        if self.adjusted_p is None:
             return f"{told} points with one seed; run at least two."
-        told += (
-            f" points, {100 * self.interval.low:+.1f} to {100 * self.interval.high:+.1f} with"
-            f" {100 * LEVEL:.0f} % confidence, {len(self.seeds)} seeds, p = {self.adjusted_p:.2g}"
-        )
+        told += f" points, {self._reach()}, p = {self.adjusted_p:.2g}"
         if self.comparisons > 1:
             told += f" after Holm's correction for {self.comparisons} comparisons"
         return f"{told}.{self._advice()}"
+
+    def _reach(self) -> str:
+        if self.interval is None:
+            return f"the same with all {len(self.seeds)} seeds"
+        ends = f"{100 * self.interval.low:+.1f} to {100 * self.interval.high:+.1f}"
+        return f"{ends} with {100 * LEVEL:.0f} % confidence, {len(self.seeds)} seeds"
 
     def _advice(self) -> str:
         if self.verdict != NO_DIFFERENCE or self.seeds_needed is None:
@@ -139,24 +146,29 @@ def holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """The same with verdicts that hold together: in 95 % of cases none of them is false.
 
     Holm (1979), "A simple sequentially rejective multiple test procedure". Comparisons with too
-    few seeds test nothing and do not count.
+    few seeds test nothing and do not count. The seeds that a comparison needs are those for its
+    place among the others, as they are.
     """
     p_values = {i: c.p_value for i, c in enumerate(comparisons) if c.p_value is not None}
     ordered = sorted(p_values.items(), key=lambda item: item[1])
     result, highest = list(comparisons), 0.0
     for rank, (i, p) in enumerate(ordered):
-        highest = max(highest, min(1.0, p * (len(ordered) - rank)))
+        left, of = len(ordered) - rank, comparisons[i]
+        highest = max(highest, min(1.0, p * left))
         result[i] = replace(
-            comparisons[i],
+            of,
             adjusted_p=highest,
             comparisons=len(ordered),
-            verdict=_verdict(comparisons[i].difference, highest),
+            verdict=_verdict(of.difference, highest),
+            seeds_needed=_needed(of, (1 - LEVEL) / left, highest),
         )
     return tuple(result)
 
 
-def seeds_needed(difference: float, deviation: float, of_images: float = 0.0) -> float:
-    """Pairs with which a true difference is shown at 5 % with a probability of 80 %.
+def seeds_needed(
+    difference: float, deviation: float, of_images: float = 0.0, level: float = 1 - LEVEL
+) -> float:
+    """Pairs with which a true difference is shown, at 5 %, with a probability of 80 %.
 
         n = (z_0.975 + z_0.8)² (deviation / difference)² + z_0.975² / 2
 
@@ -166,16 +178,17 @@ def seeds_needed(difference: float, deviation: float, of_images: float = 0.0) ->
         difference: the true one.
         deviation: of the paired differences over seeds.
         of_images: variance that no seed takes away, see `Spread`.
+        level: at which it shall be shown.
 
     >>> seeds_needed(0.01, 0.01), seeds_needed(0.0, 0.01)
     (10.0, inf)
     """
-    side, power = NormalDist().inv_cdf(SIDE), NormalDist().inv_cdf(POWER)
+    side, power = NormalDist().inv_cdf(1 - level / 2), NormalDist().inv_cdf(POWER)
     room = (difference / (side + power)) ** 2 - of_images
     if room <= 0:
         return math.inf
     if deviation <= TINY:
-        return float(1 + math.ceil(-math.log2(1 - LEVEL)))
+        return float(1 + math.ceil(-math.log2(level)))
     return float(math.ceil(deviation**2 / room + side**2 / 2))
 
 
@@ -189,19 +202,29 @@ def _compared(
 ) -> Comparison:
     mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
     p, reach = _p_value(mean, deviation, spread), spread.reach(1 - LEVEL)
-    return Comparison(
+    telling = deviation > TINY or abs(mean) <= TINY
+    found = Comparison(
         arm=arm,
         baseline=baseline,
         seeds=seeds,
         difference=mean,
         verdict=_verdict(mean, p),
-        interval=Interval(mean - reach, mean + reach),
+        interval=Interval(mean - reach, mean + reach) if telling else None,
         bootstrap=bootstrap,
         p_value=p,
         adjusted_p=p,
         deviation=deviation,
-        seeds_needed=seeds_needed(mean, deviation, spread.of_images),
+        variance_of_images=spread.of_images,
     )
+    return replace(found, seeds_needed=_needed(found, 1 - LEVEL, p))
+
+
+def _needed(of: Comparison, level: float, p: float) -> float | None:
+    """More than there are, where these do not show it."""
+    if of.deviation is None:
+        return None
+    found = seeds_needed(of.difference, of.deviation, of.variance_of_images, level)
+    return found if p <= 1 - LEVEL else max(found, len(of.seeds) + 1.0)
 
 
 def _p_value(mean: float, deviation: float, spread: Spread) -> float:
