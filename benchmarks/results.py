@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from activegen.recipes.comparing import FILE
-from activegen.report.comparison import DIAGNOSTICS, amount, between, diagnosed, diagnostic
+from activegen.report.comparison import (
+    DIAGNOSTICS,
+    amount,
+    between,
+    diagnosed,
+    diagnostic,
+    seconds_given,
+)
 from activegen.report.words import NONE, percent, points
 
 PUBLISH = "publish"
@@ -146,7 +153,6 @@ def _equal_seconds(made: Mapping[str, Any]) -> list[str]:
     equal = made.get("equal_seconds")
     if not equal or not equal["comparisons"]:
         return []
-    of = "" if equal["given"] else ", what the cheapest arm that generates takes"
     rows = [
         [
             row["arm"],
@@ -162,7 +168,7 @@ def _equal_seconds(made: Mapping[str, Any]) -> list[str]:
     head = ["arm", made["figure"], "against", "difference", "95 % interval", "verdict", "cut off"]
     return [
         "",
-        f"Each arm cut off after {equal['seconds']:.0f} seconds{of}:",
+        f"Each arm cut off after {seconds_given(equal)}:",
         "",
         *_grid(head, rows),
     ]

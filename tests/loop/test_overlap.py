@@ -4,7 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,29 @@ def test_images_are_trained_on_exactly_one_round_later(undisturbed):
         asked = [sample for sample, _ in store.accepted(before_round=number - 1)]
         assert seen[step] == {_print(from_png(sample.image)) for sample in asked}
     assert [len(seen[step]) for step in (6, 12, 18, 24)] == [0, 0, accepted[0], sum(accepted)]
+
+
+def test_a_stopped_arm_that_was_killed_stays_stopped(tmp_path):
+    once = [True]
+
+    def go_on(past: list) -> bool:
+        return not (len(past) >= 1 and once and once.pop())
+
+    loop = LoopSettings(rounds=8, generate_until=0.75, batch=2, overlap=True)
+
+    def goes_on() -> Iterator[dict]:
+        made = parts(loop=loop)
+        return active_generation(made, "a", GUIDED, tmp_path, "recipe", go_on)
+
+    first = []
+    for summary in goes_on():
+        first.append(summary)
+        if summary.get("stopped"):
+            break  # killed while the next round is under way
+    summaries = list(goes_on())
+    assert not once and summaries[: len(first)] == first
+    stopped = [s.get("stopped", False) for s in summaries]
+    assert stopped[:6] == [False] * 2 + [True] * 4 and not any(stopped[6:])
 
 
 def test_seconds_of_waiting_are_told(undisturbed):

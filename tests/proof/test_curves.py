@@ -55,6 +55,17 @@ def test_images_needed():
     assert amount_needed(tracks(*flat), 0.6).value == pytest.approx(100)
 
 
+def test_what_was_there_from_the_first_amount_on_needs_that_at_most():
+    later = [Track(AMOUNTS[1:], (0.6, 0.7, 0.8 + extra)) for extra in (0.0, 0.01)]
+    found = amount_needed(dict(enumerate(later)), 0.55)
+    assert found == Amount(100.0, 0.0, 100.0, at_most=True)
+    assert amount_needed({0: later[0]}, 0.55) == Amount(100.0, None, None, at_most=True)
+    assert not amount_needed(dict(enumerate(later)), 0.65).at_most
+    assert not amount_needed(tracks((0.5, 0.6, 0.7, 0.8)), 0.4).at_most  # 0 is no bound
+    early = tracks((0.5, 0.52, 0.54, 0.56), (0.5, 0.52, 0.54, 0.56))
+    assert worth(early, dict(enumerate(later))) == Amount(0.25, 0.0, 0.25, at_most=True)
+
+
 def test_a_point_that_is_high_by_chance_does_not_count():
     assert amount_needed(tracks((0.5, 0.72, 0.6, 0.8)), 0.7).value > 200
 

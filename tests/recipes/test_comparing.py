@@ -3,14 +3,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tiny
 import toy
-from activegen.loop.settings import ArmSettings
+from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.proof.fairness import Facts
-from activegen.recipes import Run, comparing, parse
+from activegen.recipes import Run, arms, comparing, parse
 from activegen.recipes.arms import STANDARD, with_named_arms
 from activegen.recipes.comparing import Ways, compare
 from activegen.recipes.evidence import differs_on_purpose
@@ -115,7 +116,7 @@ def test_a_guided_arm_that_does_not_beat_unguided_stops(
 ) -> None:
     asked: list[tuple[int, int]] = []
 
-    def rule(unguided: list, figure: str, generating: int):
+    def rule(unguided: list, loop: LoopSettings):
         def go_on(past: list) -> bool:
             asked.append((len(unguided), len(past)))
             return len(past) < 1
@@ -125,6 +126,9 @@ def test_a_guided_arm_that_does_not_beat_unguided_stops(
     monkeypatch.setattr(comparing, "go_on_against", rule)
     made = settings(model, active=GUIDED, unguided=PLAIN)
     made["loop"] = {"rounds": 4, "generate_until": 0.75, "batch": 4}
+    with pytest.raises(UserError, match=r"data\.val"):
+        compare(parse(made), tmp_path, ways=Ways(stop=True))
+    made["data"]["val"] = {"split": "val", "options": {"count": 2}}
     found = compare(parse(made), tmp_path, ways=Ways(stop=True))
     assert asked == [(4, 0), (4, 1)]  # unguided was there first; after a no it is not asked again
     arms = found["arms"]
@@ -136,7 +140,9 @@ def test_a_guided_arm_that_does_not_beat_unguided_stops(
     assert any(
         "active stopped generating after 1 rounds with seed 0" in n for n in found["notices"]
     )
+    assert all(0 <= of["val"] <= 1 for of in rounds)
     assert any("too few rounds" in of for of in found["notices"])
+    assert any("rounds hang together" in of for of in found["notices"])
     assert not any("were rejected" in of for of in found["notices"])
     again = compare(parse(made), tmp_path)
     assert again["arms"]["active"]["stopped"] == {"0": 1}
@@ -226,7 +232,21 @@ def test_the_pool_of_equal_cost_is_measured_once(model: Path, tmp_path: Path) ->
         with_named_arms(recipe, ["selected"], tmp_path).arms["selected"].pool for _ in range(2)
     ]
     assert pools[0] == pools[1] >= 1
-    assert json.loads((tmp_path / "pool.json").read_text()) == {"pool": pools[0]}
+    assert json.loads((tmp_path / "pool.json").read_text())["pool"] == pools[0]
+
+
+def test_a_pool_is_of_one_recipe(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([3, 7])
+    monkeypatch.setattr(arms, "pool_of_equal_cost", lambda run: next(measured))
+
+    def pool(**changes: Any) -> int:
+        recipe = parse(settings(model) | changes)
+        return with_named_arms(recipe, ["selected"], tmp_path).arms["selected"].pool
+
+    assert pool() == pool(seed=5) == 3
+    assert pool(sampling={"num_steps": 3}) == 7
 
 
 def test_what_may_differ() -> None:

@@ -1,11 +1,12 @@
 """What known figures show."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 import compared
-from activegen.loop.settings import ArmSettings
+from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.recipes.verdicts import (
     at_equal_seconds,
     baseline_of,
@@ -75,7 +76,8 @@ def test_the_stop_rule_speaks_of_rounds_with_images() -> None:
 
 def test_each_arm_is_cut_off_after_the_same_seconds() -> None:
     equal = stated(compared.recipe(), compared.results())["equal_seconds"]
-    assert (equal["seconds"], equal["given"]) == (210, False)  # of both that generate
+    of_both = {0: 210, 1: 210, 2: 210}  # that generate
+    assert (equal["seconds"], equal["given"]) == (of_both, False)
     assert all(of["whole"] for of in equal["arms"].values())
     cut = at_equal_seconds(compared.recipe(), compared.results(), 107)
     assert cut["given"] and cut["arms"]["guided"]["seconds"] == {0: 106, 1: 106, 2: 106}
@@ -89,29 +91,40 @@ def test_each_arm_is_cut_off_after_the_same_seconds() -> None:
     assert none["arms"] == {} and none["comparisons"] == []
 
 
-def test_the_seconds_are_those_of_the_slowest_seed_of_the_cheapest_arm() -> None:
+def test_the_seconds_are_those_of_the_cheapest_arm_with_the_same_seed() -> None:
     slow = compared.results()
     for arm, seconds in (("unguided", 60.0), ("guided", 90.0)):
         slow[1][arm]["rounds"][0]["seconds"]["generate"] = seconds
     equal = at_equal_seconds(compared.recipe(), slow)
-    assert equal["seconds"] == 220 and equal["arms"]["unguided"]["whole"]
+    assert equal["seconds"] == {0: 210, 1: 220, 2: 210} and equal["arms"]["unguided"]["whole"]
     assert not equal["arms"]["guided"]["whole"]
     assert equal["arms"]["guided"]["seconds"] == {0: 210, 1: 198, 2: 210}
 
 
 def test_a_guided_arm_goes_on_while_it_may_be_better() -> None:
-    def rounds(*values: float) -> list[dict]:
-        return [{"accepted": 10, "accuracy": value} for value in values]
+    def rounds(*values: float) -> list[dict]:  # test images say the contrary
+        return [{"accepted": 10, "accuracy": 1 - value, "val": value} for value in values]
+
+    def generating(number: int, **more: Any) -> LoopSettings:
+        return LoopSettings(rounds=10, generate_until=number / 10, **more)
 
     unguided = rounds(0.5, 0.60, 0.62, 0.64, 0.66, 0.68)
-    go_on = go_on_against(unguided, "accuracy", generating=5)
+    go_on = go_on_against(unguided, generating(5))
     worse = rounds(0.5, 0.50, 0.521, 0.539, 0.56)
     assert go_on([]) and go_on(worse[:3])  # two rounds with images: too early
     assert not go_on(worse[:4])
     assert go_on(rounds(0.5, 0.61, 0.63, 0.66))
-    assert go_on_against(unguided, "accuracy", generating=3)(worse)  # nothing left to stop
-    sparse = compared.recipe(loop={"rounds": 10, "evaluate_every": 2})
-    assert can_stop(compared.recipe(loop={"rounds": 10})) and not can_stop(sparse)
+    assert go_on_against(unguided, generating(3))(worse)  # nothing left to stop
+    assert can_stop(generating(5)) and not can_stop(generating(5, evaluate_every=2))
+    assert can_stop(generating(7, overlap=True)) and not can_stop(generating(6, overlap=True))
+
+
+def test_without_real_images_alone_nothing_is_worth_real_ones() -> None:
+    of = compared.results()
+    for mine in of.values():
+        del mine["real_only"]
+    made = stated(compared.recipe(arms={k: compared.ARMS[k] for k in of[0]}), of)
+    assert made["baseline"] == "unguided" and made["arms"]["guided"]["worth_in_real"] is None
 
 
 def test_one_seed_gives_no_verdict() -> None:

@@ -64,6 +64,7 @@ from activegen.tasks.learner import Learner, weights_hash
 from activegen.tasks.pool import Pool
 
 SAVE_SECONDS = 60.0
+VAL = "val"  # the figure on val images, in the summary of a round
 GoOn = Callable[[Sequence[Mapping[str, Any]]], bool]  # of the summaries of the rounds so far
 Made = tuple[int, list[Sample], Cost]  # the number of a job, its samples, and what they cost
 
@@ -91,6 +92,7 @@ class Parts:
         task: what a label is: ``Classifying`` or ``Segmenting``.
         train: all labelled real images.
         test: for reported figures alone.
+        val: for figures that decide whether an arm goes on; None where nothing asks for them.
         learner: makes an untrained one; the same each time.
         model: loads the diffusion model, when the first round needs it.
         sampling: how it draws.
@@ -118,6 +120,7 @@ class Parts:
     seed: int = 0
     executor: Executor = field(default_factory=LocalExecutor)
     source: "Callable[[], Parts] | None" = None
+    val: Real | None = None
 
 
 def always(past: Sequence[Mapping[str, Any]]) -> bool:
@@ -242,6 +245,10 @@ class _Run:
         return self.parts.task.gathered(self.parts.test)
 
     @cached_property
+    def val(self) -> Pool | None:
+        return None if self.parts.val is None else self.parts.task.gathered(self.parts.val)
+
+    @cached_property
     def model(self) -> DiffusionModel:
         with self.meter.at(START):
             return self.parts.model()
@@ -259,9 +266,9 @@ class _Run:
         loop, seconds = self.parts.loop, dict[str, float]()
         generating = self.settings.generate != "none" and number < loop.generating
         # a run that goes on may know more summaries than it did when it came here first
-        past = past[: max(number - loop.staleness, 0)]
+        known = past[: max(number - loop.staleness, 0)]
         stopped = generating and (
-            self.stopped or any(of.get("stopped") for of in past) or not go_on(past)
+            self.stopped or any(of.get("stopped") for of in past) or not go_on(known)
         )
         self.stopped |= stopped
         generating = generating and not stopped
@@ -376,8 +383,11 @@ class _Run:
         loop = self.parts.loop
         if (number + 1) % loop.evaluate_every and number + 1 < loop.rounds:
             return {}
-        task = self.parts.task
-        return {"figure": task.figure} | task.evaluated(self.learners["main"].averaged, self.test)
+        task, learner = self.parts.task, self.learners["main"].averaged
+        found = {"figure": task.figure} | task.evaluated(learner, self.test)
+        if self.val is not None:
+            found[VAL] = task.evaluated(learner, self.val)[task.figure]
+        return found
 
     def _plan(self, number: int) -> list[Request]:
         parts, settings = self.parts, self.settings

@@ -64,11 +64,13 @@ class Amount:
         low: it takes at least this, with 95 % confidence on both sides; None with one seed, or
             where not even that was reached.
         high: it takes at most this; None with one seed, or where that was not reached.
+        at_most: the curve is there from its first amount on, so less than the value may do.
     """
 
     value: float | None
     low: float | None
     high: float | None
+    at_most: bool = False
 
 
 def curve(tracks: Mapping[int, Track]) -> Curve:
@@ -95,7 +97,7 @@ def amount_needed(tracks: Mapping[int, Track], figure: float, resamples: int = R
     Where the rising curve nearest to the mean over seeds (isotonic regression, Barlow et al.
     (1972)), straight between its points, first has the figure. The first crossing of the mean
     itself would come too early, by a point that is high by chance. A curve that starts there needs
-    its first amount, at most.
+    its first amount at most, and an interval that reaches down to it reaches to 0.
 
     The interval is a percentile bootstrap over seeds, whose curves are moved away from the mean by
     the factor t / z · sqrt(n / (n - 1)), because n seeds resampled vary too little. The factor is
@@ -108,7 +110,7 @@ def amount_needed(tracks: Mapping[int, Track], figure: float, resamples: int = R
     """
     amounts, figures = _on_one_grid(tracks)
     drawn = _resampled(figures, resamples)
-    return _told(_crossing(amounts, drawn, np.full(len(drawn), float(figure))))
+    return _told(_crossing(amounts, drawn, np.full(len(drawn), float(figure))), amounts[0])
 
 
 def worth(
@@ -126,7 +128,7 @@ def worth(
 
     Args:
         tracks: of the arm whose images are valued.
-        other: of the arm in whose images; begin it with 0 images, or small worths are not seen.
+        other: of the arm in whose images; where it begins above 0, a small worth is an upper bound.
         amount: by default the last that all seeds of ``tracks`` have.
 
     Raises:
@@ -144,7 +146,8 @@ def worth(
         )
     ways = isotonic(_resampled(figures, resamples))
     reached = np.array([np.interp(at, amounts, way) for way in ways])
-    return _told(_crossing(other_amounts, _resampled(other_figures, resamples), reached) / at)
+    found = _crossing(other_amounts, _resampled(other_figures, resamples), reached)
+    return _told(found / at, other_amounts[0] / at)
 
 
 def isotonic(values: Float[np.ndarray, "b points"]) -> Float[np.ndarray, "b points"]:
@@ -203,14 +206,15 @@ def _crossing(
     return np.where(there.any(1), found, np.inf)
 
 
-def _told(amounts: Float[np.ndarray, " b"]) -> Amount:
-    """The measured one first, then the resampled."""
+def _told(amounts: Float[np.ndarray, " b"], first: float) -> Amount:
+    """The measured one first, then the resampled; ``first`` is the least that was measured."""
 
     def known(value: np.floating) -> float | None:
         return float(value) if np.isfinite(value) else None
 
+    at_most = bool(0 < first and amounts[0] <= first)
     if len(amounts) == 1:
-        return Amount(known(amounts[0]), None, None)
+        return Amount(known(amounts[0]), None, None, at_most)
     ordered = np.sort(amounts[1:])
     low, high = (ordered[round(part * (len(ordered) - 1))] for part in (1 - SIDE, SIDE))
-    return Amount(known(amounts[0]), known(low), known(high))
+    return Amount(known(amounts[0]), 0.0 if low <= first else known(low), known(high), at_most)

@@ -57,7 +57,7 @@ class Ways:
         seconds_per_arm: of the second comparison, `verdicts.at_equal_seconds`; None takes those of
             the cheapest arm.
         stop: guided arms are carried out after the unguided one with the same seed, and stop
-            generating when the stop rule says so.
+            generating when the stop rule says so of their figures on val images.
         devices: where arms are carried out at the same time, each in a process of its own; none is
             one after the other in this process.
         held_out: looks into the synthetic images; None leaves the diagnostics out.
@@ -97,10 +97,16 @@ def compare(
         ways: how to compare.
 
     Raises:
-        UserError: arms that cannot be compared, with all that forbids it; or as ``Run`` does.
+        UserError: arms that cannot be compared, with all that forbids it; the stop rule without
+            val images; or as ``Run`` does.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError("a comparison needs at least one seed, each of them once")
+    if ways is not None and ways.stop and recipe.data.val is None:
+        raise UserError(
+            "the stop rule looks at val images, since test images are for the figures alone: name "
+            "a split in data.val, as in --set data.val.split=val"
+        )
     ways, begun = ways or Ways(), time.monotonic()
     recipe = with_named_arms(recipe, arms, folder)
 
@@ -240,11 +246,17 @@ def _made(
         peaks = [c[arm]["peak_memory"] for c in costs.values() if arm in c]
         of["cost"]["peak_memory"] = max((p for p in peaks if p is not None), default=None)
     made["notices"] += _stopped(made["arms"]) + _short(recipe, results, facts)
-    if ways.stop and not can_stop(recipe):
+    if ways.stop and not can_stop(recipe.loop):
         made["notices"].append(
             "the stop rule was asked for, but has too few rounds: it needs 3 that were evaluated "
             "and have images before the last that generates; raise loop.rounds or "
             "loop.generate_until, or lower loop.evaluate_every"
+        )
+    if ways.stop and not recipe.loop.restart:
+        made["notices"].append(
+            "the learner goes on from round to round, so rounds hang together, and the stop rule "
+            "stops more than the 5 % of arms that are ahead which it promises; loop.restart=true "
+            "keeps the promise"
         )
     made["notices"] += _unfinished(recipe, results, ways.budget_seconds)
     return made
@@ -262,7 +274,7 @@ def _carried_out(run: Run, arm: str, against: str | None) -> tuple[dict[str, Any
     if against is not None:
         of = Store(str(run.folder / "arms" / against / "store"))
         rounds = [summary for k in of.rounds() if (summary := of.round(k).summary())]
-        go_on = go_on_against(rounds, run.task.figure, run.recipe.loop.generating)
+        go_on = go_on_against(rounds, run.recipe.loop)
     result = run.arm(arm, go_on)
     cost = {"peak_memory": peak_memory()}
     files.write(COST, json.dumps(cost).encode())
@@ -321,15 +333,21 @@ def _short(recipe: Recipe, results: Results, facts: Mapping[int, Mapping[str, Fa
         own = recipe.of(arm)
         spec = own.proposal if own.segmentation is None else own.segmentation.proposal
         most = spec.budget * recipe.loop.generating
-        found = [
-            by_arm[arm].images
+        found = {
+            by_arm[arm].images: results[seed][arm]["proposed"]
             for seed, by_arm in facts.items()
             if arm in by_arm and stopped_after(results[seed][arm]) is None
-        ]
+        }
         if found and settings.generate != "none" and min(found) < most:
+            few = min(found)
             told.append(
-                f"{arm} learnt from as few as {min(found)} of {most} synthetic images: the others "
-                "were rejected; a higher proposal.spare draws more in their place"
+                f"{arm} learnt from as few as {few} of {most} synthetic images: "
+                + (
+                    "the others were rejected; a higher proposal.spare draws more in their place"
+                    if found[few] > few
+                    else "so few were asked for, since each real image guides only so many; a "
+                    "higher mining.max_repeats asks for more"
+                )
             )
     return told
 

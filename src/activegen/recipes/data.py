@@ -28,6 +28,7 @@ class Data:
 
     Args:
         train, test: what is learnt from, and what figures are measured on.
+        val: what may be looked at on the way; None where the recipe has none.
         real: fingerprints of the training images.
         forbidden: of all val and test images, also of those that no figure is measured on.
         fingerprint: of names, labels or masks, and pixels of all of them.
@@ -38,6 +39,7 @@ class Data:
 
     train: Real
     test: Real
+    val: Real | None
     real: Thumbnails
     forbidden: Float[Tensor, "m 3 16 16"]
     fingerprint: str
@@ -124,6 +126,7 @@ def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Dat
     return Data(
         train=train,
         test=limited,
+        val=val,
         real=_stacked(prints[0]),
         forbidden=_stacked(of for part in prints[1:] for of in part),
         fingerprint=digest.hexdigest()[:16],

@@ -354,7 +354,7 @@ class Run:
     def judge(self, settings: ArmSettings) -> Judge:
         """Of an arm."""
         found = self.data
-        if not settings.judge:
+        if not settings.judge or settings.generate == "none":
             return trusting(found.forbidden)
         real = found.real
         if settings.more_real:
@@ -441,6 +441,7 @@ class Run:
             task=self.task,
             train=self.train(arm),
             test=found.test,
+            val=found.val,
             learner=lambda: self.learner(arm),
             model=self.model,
             sampling=recipe.sampling,

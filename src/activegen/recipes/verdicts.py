@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 from statistics import fmean
 from typing import Any, TypeVar
 
-from activegen.loop.rounds import GoOn
-from activegen.loop.settings import ArmSettings
+from activegen.loop.rounds import VAL, GoOn
+from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.proof.curves import Amount, Track, amount_needed, curve, worth
 from activegen.proof.statistics import Comparison, Figures, holm
 from activegen.proof.statistics import compare as compared
@@ -83,9 +83,7 @@ def stated(
         "figure": _any(by_arm)["figure"],
         "baseline": base,
         "unguided": unguided,
-        "arms": {
-            name: _arm(name, arms[name], by_arm, base, unguided, _more_real(arms)) for name in arms
-        },
+        "arms": {name: _arm(name, arms, by_arm, base, unguided, _more_real(arms)) for name in arms},
         "comparisons": [_told(of) for of in comparisons],
         "stop": _stops(arms, by_arm, unguided),
         "equal_seconds": at_equal_seconds(recipe, results, seconds_per_arm),
@@ -100,18 +98,19 @@ def at_equal_seconds(
 
     An arm's figure is that of its last evaluated round whose learner was trained by then. Seconds
     are those of its complete rounds as they were measured, so they are of the machine, and without
-    what is done once for all arms (the training of the judge of labels). What an arm does not use
-    up is not given to it. Ours.
+    what is done once for all arms (the training of the judge of labels). A round that was
+    interrupted counts what the process took that ended it. What an arm does not use up is not
+    given to it. Ours.
 
     Args:
         recipe: whose arms they are of.
         results: of the runs.
-        seconds: for each arm and seed; by default what the cheapest of the arms that generate (of
-            all, where none does) takes to its end with its slowest seed.
+        seconds: for each arm and seed; by default, with each seed, what the cheapest of the arms
+            that generate (of all, where none does) takes to its end.
 
     Returns:
-        "seconds", whether they were "given", "arms": by name the "mean", and by seed the "figures"
-        and the "seconds" until they were reached, and whether that was the "whole" arm;
+        "seconds" by seed, whether they were "given", "arms": by name the "mean", and by seed the
+        "figures" and the "seconds" until they were reached, and whether that was the "whole" arm;
         "comparisons". Arms that have no figure by then are missing.
     """
     tracks = {
@@ -119,11 +118,10 @@ def at_equal_seconds(
         for name in recipe.arms
     }
     tracks = {name: of for name, of in tracks.items() if of}
-    ends = {name: max(of.amounts[-1] for of in mine.values()) for name, mine in tracks.items()}
-    generating = [name for name in ends if recipe.arms[name].generate != "none"]
-    limit = min(ends[name] for name in generating or ends) if seconds is None else seconds
+    generating = [name for name in tracks if recipe.arms[name].generate != "none"]
+    limits = {s: seconds or _cheapest(tracks, generating, s) for s, of in results.items() if of}
     cut = {
-        name: {s: reached for s, of in mine.items() if (reached := _until(of, limit)) > 0}
+        name: {s: reached for s, of in mine.items() if (reached := _until(of, limits[s])) > 0}
         for name, mine in tracks.items()
     }
     cut = {name: mine for name, mine in cut.items() if mine}
@@ -133,7 +131,7 @@ def at_equal_seconds(
     }
     pairs = [pair for pair in pairs_of(recipe.arms) if _common(figures, *pair)]
     return {
-        "seconds": limit,
+        "seconds": limits,
         "given": seconds is not None,
         "arms": {
             name: {
@@ -148,6 +146,14 @@ def at_equal_seconds(
     }
 
 
+def _cheapest(
+    tracks: Mapping[str, Mapping[int, Track]], generating: Sequence[str], seed: int
+) -> float:
+    """Seconds of the arm that ends first with a seed, of those that generate if there are some."""
+    ends = {name: of[seed].amounts[-1] for name, of in tracks.items() if seed in of}
+    return min([ends[name] for name in generating if name in ends] or ends.values())
+
+
 def _until(track: Track, seconds: float) -> int:
     """How many points a track has by then."""
     return sum(amount <= seconds for amount in track.amounts)
@@ -155,19 +161,20 @@ def _until(track: Track, seconds: float) -> int:
 
 def _arm(
     name: str,
-    settings: ArmSettings,
+    arms: Arms,
     by_arm: Mapping[str, Mapping[int, Any]],
     base: str,
     unguided: str | None,
     more_real: str | None,
 ) -> dict[str, Any]:
-    mine = by_arm[name]
+    mine, settings = by_arm[name], arms[name]
     figures = _figures(mine)
     by_images, by_seconds = (
         {seed: track(of) for seed, of in mine.items()} for track in (_by_images, _by_seconds)
     )
     others = [other for other in (base, unguided) if other and other in by_arm and other != name]
     drawn = settings.generate != "none"
+    real_alone = base in arms and arms[base].generate == "none" and not arms[base].more_real
     return {
         "settings": asdict(settings),
         "figures": figures,
@@ -193,7 +200,7 @@ def _arm(
         if drawn and unguided in others
         else None,
         "worth_in_real": _amount(lambda: _worth_in_real(by_images, by_arm, base, more_real or ""))
-        if drawn and more_real is not None and base in by_arm
+        if drawn and more_real is not None and real_alone
         else None,
     }
 
@@ -364,19 +371,18 @@ def _stops(
     return found
 
 
-def go_on_against(unguided: Sequence[Mapping[str, Any]], figure: str, generating: int) -> GoOn:
-    """Whether a guided arm shall go on, by the stop rule and the rounds of one seed.
+def go_on_against(unguided: Sequence[Mapping[str, Any]], loop: LoopSettings) -> GoOn:
+    """Whether a guided arm shall go on, by the stop rule and figures of one seed on val images.
 
     Args:
         unguided: summaries of the arm that it shall beat.
-        figure: that arms are compared by.
-        generating: rounds that generate.
+        loop: of both.
     """
-    found = _rounds({0: {"rounds": unguided, "figure": figure}})
-    theirs = {k: of for k, of in found.items() if k < generating - 1}
+    found = _rounds({0: {"rounds": unguided, "figure": VAL}})
+    theirs = {k: of for k, of in found.items() if k in _in_time(loop)}
 
     def go_on(past: Sequence[Mapping[str, Any]]) -> bool:
-        ours = _rounds({0: {"rounds": past, "figure": figure}})
+        ours = _rounds({0: {"rounds": past, "figure": VAL}})
         both = sorted(set(ours) & set(theirs))
         if len(both) < LEAST:
             return True
@@ -386,10 +392,15 @@ def go_on_against(unguided: Sequence[Mapping[str, Any]], figure: str, generating
     return go_on
 
 
-def can_stop(recipe: Recipe) -> bool:
+def can_stop(loop: LoopSettings) -> bool:
     """Whether there are enough rounds for the stop rule to be asked in time."""
-    loop = recipe.loop
-    return sum((k + 1) % loop.evaluate_every == 0 for k in range(1, loop.generating - 1)) >= LEAST
+    first = 1 + loop.staleness  # that is trained on images
+    return sum((k + 1) % loop.evaluate_every == 0 for k in _in_time(loop) if k >= first) >= LEAST
+
+
+def _in_time(loop: LoopSettings) -> range:
+    """Rounds that are known before the last one that generates begins."""
+    return range(loop.generating - 1 - loop.staleness)
 
 
 def _standing(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Standing | None:

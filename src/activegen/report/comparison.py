@@ -67,6 +67,7 @@ def _content(made: Mapping[str, Any]) -> dict[str, Any]:
         "verdicts": VERDICTS,
         "tables": _tables(made["comparisons"]),
         "equal": equal,
+        "equal_seconds": seconds_given(equal) if equal else "",
         "equal_tables": _tables(equal["comparisons"]) if equal else {},
         "looked_into": diagnosed(made),
         "diagnostics": DIAGNOSTICS,
@@ -126,6 +127,19 @@ def _tables(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[
     return found
 
 
+def seconds_given(equal: Mapping[str, Any]) -> str:
+    """After how many seconds arms are cut off.
+
+    >>> seconds_given({"seconds": {"0": 60.0, "1": 80.4}, "given": False})
+    'what the cheapest arm that generates takes with the same seed, 60 to 80 seconds'
+    """
+    least, most = (f"{end(equal['seconds'].values()):.0f}" for end in (min, max))
+    if equal["given"]:
+        return f"{most} seconds"
+    ends = most if least == most else f"{least} to {most}"
+    return f"what the cheapest arm that generates takes with the same seed, {ends} seconds"
+
+
 def between(interval: Mapping[str, float] | None) -> str:
     """An interval of a difference, in points; a dash without one.
 
@@ -138,17 +152,19 @@ def between(interval: Mapping[str, float] | None) -> str:
     return f"{low} to {high}"
 
 
-def amount(of: Mapping[str, float | None] | None, digits: int = 0) -> str:
+def amount(of: Mapping[str, Any] | None, digits: int = 0) -> str:
     """How much it takes, with its interval; "not reached" where all was not enough.
 
     >>> amount({"value": 40.2, "low": 31.0, "high": None})
     '40 (31 to more than measured)'
+    >>> amount({"value": 192.0, "low": 0.0, "high": 192.0, "at_most": True})
+    'at most 192 (0 to 192)'
     """
     if of is None:
         return NONE
     if of["value"] is None:
         return "not reached"
-    told = f"{of['value']:.{digits}f}"
+    told = ("at most " if of.get("at_most") else "") + f"{of['value']:.{digits}f}"
     if of["low"] is None:
         return told
     high = "more than measured" if of["high"] is None else f"{of['high']:.{digits}f}"
