@@ -69,6 +69,17 @@ def test_fingerprint_names_what_decides(override: str, same: bool) -> None:
     assert (load("demo", [override]).fingerprint == load("demo").fingerprint) == same
 
 
+def test_weights_in_a_word_are_known_by_their_content(tmp_path: Path) -> None:
+    def named(folder: str, weights: bytes) -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "model.safetensors").write_bytes(weights)
+        words = [f"judge.network=timm:local-dir:{tmp_path / folder}"]
+        return load("demo", [*words, f"model.decoder=tiny:{tmp_path / folder}"]).fingerprint
+
+    one = named("one", b"1")
+    assert named("moved", b"1") == one != named("one", b"2")
+
+
 def test_overrides_are_yaml_and_reach_into_lists() -> None:
     recipe = load(
         "demo",

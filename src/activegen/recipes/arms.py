@@ -38,14 +38,15 @@ def _augmented(recipe: Recipe, folder: Path) -> ArmSettings:
 def _selected(recipe: Recipe, folder: Path) -> ArmSettings:
     """As many candidates as take the time of guiding, measured once for a folder."""
     files = open_folder(str(folder))
-    known = files.read(POOL)
-    if known is None:
+    written = files.read(POOL)
+    known, of = parse_json(written, POOL) if written else {}, with_seed(recipe, 0).fingerprint
+    if known.get("recipe", of) != of or not known:
         ways = {way: ArmSettings(way) for way in ("none", "plain", "guided")}
         run = Run(with_arms(recipe, ways), folder / "measured")
         run.check()
-        known = json.dumps({"pool": pool_of_equal_cost(run)}).encode()
-        files.write(POOL, known)
-    return ArmSettings("selected", judge=False, pool=parse_json(known, POOL)["pool"])
+        known = {"pool": pool_of_equal_cost(run), "recipe": of}
+        files.write(POOL, json.dumps(known).encode())
+    return ArmSettings("selected", judge=False, pool=known["pool"])
 
 
 def _more_real(recipe: Recipe, folder: Path) -> ArmSettings:

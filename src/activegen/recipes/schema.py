@@ -3,6 +3,7 @@
 Unknown keys are errors that name the nearest known one. ``docs/recipes.md`` has a line for each.
 """
 
+import hashlib
 import importlib.resources
 import re
 import types
@@ -44,6 +45,8 @@ LATER = {  # keys that came later and change nothing by default: folders of befo
     "loop": {"overlap": False, "drop_at": None},
     "sampling": {"cfg_interval": [0.0, 1.0]},
 }
+# beginnings of words that end in the path of weights
+WITH_WEIGHTS = ("tiny:", "timm:local-dir:", "transformers:segformer/", "transformers:upernet/")
 COMPUTED = ("workers", "micro_batch")  # of the loop: where and how, and not what
 CHANGEABLE = (  # by an arm; all else is the same for every arm
     "prompts",
@@ -426,6 +429,7 @@ class Recipe(Spec):
         for section, usual in LATER.items():
             of = decisive[section].items()
             decisive[section] = {k: v for k, v in of if k not in usual or v != usual[k]}
+        decisive = _by_content(decisive)
         if self.model.lora:
             decisive["model"]["lora"] = [[content(of.path), of.scale] for of in self.model.lora]
         if self.prompts.captions is not None:
@@ -490,6 +494,21 @@ def keys(kind: Any = Recipe, above: str = "") -> list[str]:
         for stars, part in _parts(inner):
             found += keys(part, f"{path}.{stars}")
     return found
+
+
+def _by_content(value: Any) -> Any:
+    """The same with the content of weights where a word ends in their path."""
+    if isinstance(value, dict):
+        return {key: _by_content(of) for key, of in value.items()}
+    for start in WITH_WEIGHTS if isinstance(value, str) else ():
+        path = Path(value.removeprefix(start)).expanduser()
+        if value.startswith(start) and path.exists():
+            files = [path] if path.is_file() else [of for of in path.rglob("*") if of.is_file()]
+            digest = hashlib.sha256()
+            for file in sorted(files):
+                digest.update(file.name.encode() + b"\n" + file.read_bytes())
+            return start + digest.hexdigest()[:16]
+    return value
 
 
 def _pathless(values: dict[str, Any]) -> dict[str, Any]:
