@@ -7,8 +7,8 @@ Helber et al. (2019), EuroSAT, https://arxiv.org/abs/1709.00029.
 """
 
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,11 @@ from PIL import Image
 
 from activegen.records import UserError
 from activegen.zoo import world
-from activegen.zoo.layouts import SCENE_CLASSES, draw_layout, draw_mask, present
+from activegen.zoo.layouts import draw_layout, draw_mask, present
 from activegen.zoo.mosaics import Textures, mosaic
 from activegen.zoo.scenes import (
     MOSAIC_TEMPLATE,
+    SCENE_WORDS,
     draw_scene,
     listing,
     render_scene,
@@ -81,8 +82,9 @@ class Scenes:
     Args:
         name: of the domain.
         images: (n, 64, 64, 3) uint8.
-        masks: (n, 64, 64) uint8, ids are places in `layouts.SCENE_CLASSES`.
+        masks: (n, 64, 64) uint8, ids are places in `classes`, 255 is ignored.
         captions: for each image the captions to draw from, most plain first.
+        words: of each class, in the order of the ids.
         any_orientation: never: the light of scenes comes from one side.
     """
 
@@ -90,12 +92,13 @@ class Scenes:
     images: np.ndarray
     masks: np.ndarray
     captions: list[tuple[str, ...]]
+    words: Mapping[str, Sequence[str]] = field(default_factory=lambda: SCENE_WORDS)
     any_orientation: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
         """In the order of the ids."""
-        return SCENE_CLASSES
+        return tuple(self.words)
 
     @property
     def targets(self) -> np.ndarray:

@@ -6,6 +6,8 @@ without, and there the attention of class words is grounded (`grounding`). Diffe
 (2023), https://arxiv.org/abs/2302.05543, who freeze a denoiser that exists.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,12 @@ from torch import Tensor, nn
 
 from activegen.data.palettes import Palette
 from activegen.diffusion.attention import Recorder
+from activegen.records import IGNORE
 from activegen.zoo import LAND_COVER_SCENES
 from activegen.zoo.architecture import SCENES, control, denoiser, export
 from activegen.zoo.domains import Scenes, eurosat, mosaics, rendered_scenes
 from activegen.zoo.grounding import WEIGHT, Grounding
-from activegen.zoo.layouts import SCENE_CLASSES
 from activegen.zoo.running import Run
-from activegen.zoo.scenes import SCENE_WORDS
 from activegen.zoo.sharpening import critics, sharpen
 from activegen.zoo.training import (
     Captions,
@@ -77,7 +78,7 @@ def train_denoiser(
     compiled: bool,
     start: Path | None = None,
 ) -> dict[str, nn.Module]:
-    """Denoiser, ControlNet and text encoder together."""
+    """Denoiser, ControlNet and text encoder together; the domains have the same classes."""
     torch.manual_seed(1)
     unet = denoiser(SCENES, captions.encoder.config.hidden_size)
     unet = started(unet, start and start / "unet").to(device)
@@ -86,13 +87,13 @@ def train_denoiser(
     plain_attention(net, device)
     both: Any = Controlled(unet, net)
     both = torch.compile(both) if compiled else both
-    noised, palette = Noising(device), colours()
+    noised, palette = Noising(device), colours(domains[0].classes)
     models = {"unet": unet, "controlnet": net, "text_encoder": captions.encoder}
     run = Run("denoiser", models, work, images, batch=32, rate=4e-4, device=device)
     masked = run.batch - round(run.batch * WITHOUT_MASK)
     recorder = Recorder(unet)
     known = [caption for domain in domains for some in domain.captions for caption in some]
-    grounding = Grounding(captions.tokenizer, known, SCENE_WORDS, SCENES.latents[1])
+    grounding = Grounding(captions.tokenizer, known, domains[0].words, SCENES.latents[1])
     for rng in run.steps():
         which = torch.randint(len(domains), (run.batch,), generator=rng)
         draws = torch.rand(run.batch, 3, generator=rng)
@@ -117,10 +118,11 @@ def train_denoiser(
     return run.averaged()
 
 
-def colours() -> Tensor:
-    """(classes, 3), 0 to 1, as our ControlNet knows them."""
-    palette = Palette.own(SCENE_CLASSES)
-    return torch.tensor([palette.colours[name] for name in SCENE_CLASSES]) / 255
+def colours(classes: Sequence[str]) -> Tensor:
+    """(256, 3), 0 to 1, as our ControlNet knows them; what is ignored is black."""
+    table = torch.zeros(IGNORE + 1, 3)
+    table[: len(classes)] = torch.tensor(Palette.own(classes).of(classes)) / 255
+    return table
 
 
 def scenes(work: Path, count: int, tiles: Path) -> list[Scenes]:
@@ -142,6 +144,51 @@ def scenes(work: Path, count: int, tiles: Path) -> list[Scenes]:
     return made
 
 
+@dataclass(frozen=True)
+class Seen:
+    """How many pictures each part sees: the autoencoder, its decoder with critics, the denoiser."""
+
+    autoencoder: int
+    decoder: int
+    denoiser: int
+
+
+def make(
+    domains: list[Scenes],
+    seen: Seen,
+    work: Path,
+    out: Path,
+    device: str,
+    compiled: bool = False,
+    start: Path | None = None,
+    new_words: bool = False,
+) -> None:
+    """Trains all parts, one after the other, and writes the generator.
+
+    Args:
+        domains: what it learns from, with the same classes.
+        seen: how long.
+        work: folder of states; the same call goes on from there.
+        out: folder of the generator.
+        device: to train on.
+        compiled: the denoiser.
+        start: a generator to begin with.
+        new_words: but for its tokenizer and its text encoder, which are made for the captions.
+    """
+    vae = train_autoencoder(domains, SCENES, work, seen.autoencoder, device, start)
+    latents = encoded(vae, domains, work / "latents.pt", device)
+    if seen.decoder:
+        asked = [critics(domain, work, device) for domain in domains]
+        vae = sharpen(domains, latents, asked, vae, work, seen.decoder, device)
+    captions = Captions(domains, SCENES.tokens, None if new_words else start, device)
+    scale = vae.config.scaling_factor
+    models = train_denoiser(
+        domains, latents, captions, scale, work, seen.denoiser, device, compiled, start
+    )
+    if is_first():
+        export({"vae": vae, **models}, captions.tokenizer, out)
+
+
 def main() -> None:
     """The command."""
     parser = arguments(__doc__, LAND_COVER_SCENES)
@@ -150,28 +197,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_500_000, help="images the denoiser sees")
     parser.add_argument("--scenes", type=int, default=24_000, help="of each of the two domains")
     options = prepared(parser.parse_args())
-    work, device, start = options.work, options.device, options.start
-
-    domains = scenes(work, options.scenes, options.eurosat)
-    vae = train_autoencoder(domains, SCENES, work, options.autoencoder_images, device, start)
-    latents = encoded(vae, domains, work / "latents.pt", device)
-    if options.decoder_images:
-        asked = [critics(domain, work, device) for domain in domains]
-        vae = sharpen(domains, latents, asked, vae, work, options.decoder_images, device)
-    captions = Captions(domains, SCENES.tokens, start, device)
-    models = train_denoiser(
-        domains,
-        latents,
-        captions,
-        vae.config.scaling_factor,
-        work,
-        options.images,
-        device,
-        options.compile,
-        start,
-    )
-    if is_first():
-        export({"vae": vae, **models}, captions.tokenizer, options.out)
+    domains = scenes(options.work, options.scenes, options.eurosat)
+    seen = Seen(options.autoencoder_images, options.decoder_images, options.images)
+    make(domains, seen, options.work, options.out, options.device, options.compile, options.start)
 
 
 if __name__ == "__main__":
