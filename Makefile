@@ -4,10 +4,13 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH := $(BIN)/python benchmarks/throughput.py
 
-# of make results: seeds; seconds for each comparison; where EuroSAT is
+# of make results: seeds; seconds for each comparison; where EuroSAT is; folders with the pieces
+# and the generator of CamVid and nuclei (benchmarks/camvid.yaml and nuclei.yaml say how they are made)
 SEEDS ?= 5
 BUDGET ?=
 EUROSAT ?=
+CAMVID ?=
+NUCLEI ?=
 # of make bench-gpu: a checkout of the released ActGen, to time beside ours
 ACTGEN ?=
 
@@ -18,7 +21,8 @@ demo: $(INSTALLED)
 
 results: $(INSTALLED)
 	$(BIN)/python benchmarks/results.py --seeds $(SEEDS) \
-		$(if $(BUDGET),--budget $(BUDGET)) $(if $(EUROSAT),--eurosat $(EUROSAT))
+		$(if $(BUDGET),--budget $(BUDGET)) $(if $(EUROSAT),--eurosat $(EUROSAT)) \
+		$(if $(CAMVID),--camvid $(CAMVID)) $(if $(NUCLEI),--nuclei $(NUCLEI))
 
 bench: $(INSTALLED)
 	for size in embedded scenes; do $(BENCH) --device cpu --size $$size \

@@ -2,8 +2,10 @@
 
     python benchmarks/results.py --seeds 5 --out runs/results --docs docs/results
 
-EuroSAT is compared where ``--eurosat`` says where it is. A comparison that was stopped goes on with
-the same command. ``--only publish`` computes nothing and writes the tables of what is there.
+EuroSAT and mosaics of it are compared where ``--eurosat`` says where it is; CamVid and nuclei where
+``--camvid`` and ``--nuclei`` name folders with ``pieces`` and a ``generator`` in them, as
+``pieces.py`` and ``small_generator.py`` make them. A comparison that was stopped goes on with the
+same command. ``--only publish`` computes nothing and writes the tables of what is there.
 """
 
 import argparse
@@ -36,19 +38,40 @@ COMPARISONS = {  # recipe, arms and a changed key; "" takes the recipe's own
 }
 KEPT = (".yaml", ".safetensors")  # files whose names tell something
 SHOTS = (4, 16, 64)  # labelled images of each class of EuroSAT
+MOSAICS = ("data.layout=mosaics", "prompts.templates=['a satellite mosaic of {word}']")
+CAMVID, NUCLEI = "camvid", "nuclei"
 
 
-def comparisons(eurosat: str) -> dict[str, list[str]]:
-    """Words behind ``activegen compare`` by the name of what comes of them."""
+def comparisons(eurosat: str, **pieces: str) -> dict[str, list[str]]:
+    """Words behind ``activegen compare`` by the name of what comes of them.
+
+    Args:
+        eurosat: folder of its parquet files, or empty.
+        pieces: by the name of a recipe beside this file, the folder of its pieces and generator,
+            or empty.
+    """
     found = {
         name: [recipe, *(["--arms", arms] if arms else []), *(["--set", key] if key else [])]
         for name, (recipe, arms, key) in COMPARISONS.items()
     }
     for shots in SHOTS if eurosat else ():
-        sets = [f"data.path={eurosat}", f"data.train.per_class={shots}"]
-        words = [word for value in sets for word in ("--set", value)]
-        found[f"eurosat_{shots}"] = ["eurosat", "--arms", "all", *words]
+        keys = [f"data.path={eurosat}", f"data.train.per_class={shots}"]
+        found[f"eurosat_{shots}"] = ["eurosat", "--arms", "all", *_set(*keys)]
+    if eurosat:
+        keys = [*MOSAICS, f"data.path={eurosat}"]
+        found["mosaics"] = ["demo_segmentation", "--arms", "all", *_set(*keys)]
+    for name, folder in pieces.items():
+        if folder:
+            generator = f"{folder}/generator"
+            keys = [f"data.path={folder}/pieces", f"model.path={generator}"]
+            keys += [f"segmentation.controls.0.path={generator}/controlnet"]
+            recipe = Path(__file__).with_name(f"{name}.yaml")
+            found[name] = [str(recipe), "--arms", "all", *_set(*keys)]
     return found
+
+
+def _set(*keys: str) -> list[str]:
+    return [word for key in keys for word in ("--set", key)]
 
 
 def carry_out(words: list[str], seeds: int, out: Path, budget: float | None) -> None:
@@ -202,11 +225,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=float, help="seconds for each comparison")
     parser.add_argument("--eurosat", default="", help="folder of its parquet files")
+    for name in (CAMVID, NUCLEI):
+        parser.add_argument(f"--{name}", default="", help="folder of its pieces and generator")
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
     parser.add_argument("--docs", type=Path, default=Path("docs/results"))
     parser.add_argument("--only", help=f"one comparison, or {PUBLISH}")
     given = parser.parse_args()
-    known = comparisons(given.eurosat)
+    known = comparisons(given.eurosat, camvid=given.camvid, nuclei=given.nuclei)
     if given.only not in (None, PUBLISH, *known):
         parser.error(f"--only is one of: {', '.join([*known, PUBLISH])}")
     for name, words in known.items():

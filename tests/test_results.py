@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import compared
-from activegen.recipes import packaged
+from activegen.recipes import load, packaged
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "results.py"
 
@@ -72,6 +72,10 @@ def test_what_is_compared_is_there(results) -> None:
     assert known["world"] == ["demo", "--arms", "all", "--set", "data.test.options.count=400"]
     assert {words[0] for words in known.values()} <= set(packaged())
     assert "eurosat_16" in known and "eurosat_16" not in results.comparisons("")
+    made = results.comparisons("", camvid="/data", nuclei="")
+    assert "nuclei" not in made and "mosaics" not in made and "mosaics" in known
+    recipe, *words = made["camvid"]
+    load(recipe, [word for word in words if "=" in word])
 
 
 def test_the_command_is_the_command_line(results, tmp_path: Path, monkeypatch) -> None:
