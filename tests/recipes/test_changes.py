@@ -1,5 +1,6 @@
 """Arms that have keys of the recipe otherwise."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,11 @@ def test_changed_arms_are_carried_out_and_compared(model: Path, tmp_path: Path):
     assert len(plans["changed"]) == 2 * len(plans["plain"])
     members = list((tmp_path / "seed-0" / "judge").glob("*.safetensors"))
     assert len(members) == 1  # of both arms
+
+
+def test_the_words_of_a_changed_arm_are_beside_its_images(model: Path, tmp_path: Path):
+    Run(recipe(model, **{"prompts.augment": {"source": "table"}}), tmp_path).record()
+    assert not (tmp_path / "prompts.json").exists()  # the others have no more than the recipe says
+    words = json.loads((tmp_path / "arms" / "changed" / "prompts.json").read_text())
+    assert "forest" in json.dumps(words)
+    assert not (tmp_path / "arms" / "plain").exists()
