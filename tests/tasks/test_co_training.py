@@ -187,11 +187,19 @@ def test_then_by_what_both_networks_see_in_evaluation_mode():
     images, _, (mixed, now, sure, edges) = prepared(ours)
     assert ours.model.training
     for index, other in ((0, 1), (1, 0)):
-        assert (now[index].flatten()[1:] == other).all()  # true, and unlike the labels
-        assert torch.equal(mixed[index].flatten(1)[:, 1:], images[other].flatten(1)[:, 1:])
+        seen, picture = now[index, :5].flatten(), mixed[index, :, :5].flatten(1)
+        assert (seen[1:] == other).all()  # true, and unlike the labels
+        assert torch.equal(picture[:, 1:], images[other, :, :5].flatten(1)[:, 1:])
     assert torch.equal(mixed[:, :, 0, 0], images[:, :, 0, 0])  # not relied on, so not pasted
-    assert (sure[:, 0, 0] == 0).all() and (sure.flatten(1)[:, 1:] == 255).all()
-    assert (edges[0, :2, :2] == 255).all() and (edges[0, 2:, 2:] == 0).all()
+    assert (sure[:, 0, 0] == 0).all() and (sure[:, :5].flatten(1)[:, 1:] == 255).all()
+    assert (edges[0, :2, :2] == 255).all() and (edges[0, 2:4, 2:] == 0).all()
+
+
+def test_then_too_what_is_ignored_stays_so():
+    images, _, (mixed, now, sure, edges) = prepared(colour_learner(step=4))
+    assert torch.equal(mixed[:, :, 5], images[:, :, 5])  # nothing is pasted from it
+    assert (now[:, 5] == IGNORE).all() and not sure[:, 5].any()
+    assert edges[:, 4:].all()  # what was pasted ends before it
 
 
 @pytest.mark.parametrize("case", ["reliable", "background", "no mixing", "alone"])

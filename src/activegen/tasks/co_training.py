@@ -147,8 +147,9 @@ class CoLearner(Learner[Pair]):
     Differs from the paper in that till then the term with s' is left out, too: networks that start
     from nothing would agree on their first guesses. Images without an unreliable pixel are not
     mixed, because their labels are better than what networks see; nor are images that nothing can
-    be pasted into. Ignored pixels count nowhere. Ours: of the chosen classes those pixels
-    are pasted in which the other image is relied on.
+    be pasted into. Ignored pixels count nowhere and are not pasted, while in the paper's code the
+    networks learn what they see there. Ours: of the chosen classes those pixels are pasted in which
+    the other image is relied on.
 
     Args:
         model: both networks.
@@ -195,7 +196,7 @@ class CoLearner(Learner[Pair]):
             drawn = torch.rand(len(images)) < self.co_training.mixing
             chosen = drawn.to(labels.device) & given.doubted & (len(images) > 1)
             online = self.settings.teaches(self.step) and bool(chosen.any())
-            shown = self._seen_by_both(images, labels.dtype) if online else given
+            shown = self._seen_by_both(images, labels) if online else given
             places = shown.sure if online else labels != IGNORE
             pasted = partners(pieces(shown.labels, places, self.background))
             pasted &= chosen.view(-1, 1, 1)
@@ -203,9 +204,11 @@ class CoLearner(Learner[Pair]):
         edges = boundary(pasted) & online
         return images, belief.labels, _bytes(belief.sure), _bytes(edges)
 
-    def _seen_by_both(self, images: Images, dtype: torch.dtype) -> Belief:
+    def _seen_by_both(self, images: Images, labels: Masks) -> Belief:
         highest, classes = self._seen(self.model, images).softmax(1).max(1)
-        return Belief(classes.to(dtype), highest > self.co_training.confidence)
+        ignored = labels == IGNORE
+        sure = (highest > self.co_training.confidence) & ~ignored
+        return Belief(classes.to(labels).masked_fill(ignored, IGNORE), sure)
 
     def _loss(
         self,

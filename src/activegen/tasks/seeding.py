@@ -20,9 +20,9 @@ def derive(*parts: int | str) -> int:
 @contextmanager
 def seeded(*parts: int | str) -> Iterator[None]:
     """Seed torch's global generators from the parts inside; outside they do not move."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
     with torch.random.fork_rng(devices):
         torch.default_generator.manual_seed(derive(*parts))
         if devices:
-            torch.cuda.manual_seed(derive(*parts))
+            torch.cuda.manual_seed_all(derive(*parts))
         yield
