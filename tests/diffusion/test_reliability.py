@@ -91,6 +91,13 @@ def test_ranks_are_of_the_class_in_its_image_and_give_every_share():
     assert ranked(only, torch.tensor([[[0.1, 0.9, 0.5, 0.2]]])).tolist() == [[[0.25, 1, 0.75, 0.5]]]
 
 
+def test_ranks_are_where_the_mask_is():
+    mask, margin = world()
+    with torch.device("meta"):
+        ranks = ranked(mask, margin)
+    assert torch.equal(ranks, ranked(mask, margin))
+
+
 def test_without_a_background_each_class_needs_its_pixels():
     masks = torch.stack([painted(50, 50), painted(0, 100), painted(98, 2)])
     classes = torch.tensor([[0, 1], [0, 1], [1, IGNORE]])

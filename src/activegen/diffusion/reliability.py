@@ -52,14 +52,14 @@ def ranked(mask: UInt8[Tensor, "b h w"], margin: Float[Tensor, "b h w"]) -> Floa
         mask: class ids; 255 is no class.
         margin: larger is surer; of equal margins the first in reading order counts as surer.
     """
-    ranks = torch.zeros(mask.shape)
+    ranks = torch.zeros(mask.shape, device=mask.device)
     for labels, margins, found in zip(mask.flatten(1), margin.flatten(1), ranks, strict=True):
         order = margins.argsort(descending=True, stable=True)
         for label in labels.unique().tolist():
             if label != IGNORE:
                 of_class = order[labels[order] == label]
                 count = len(of_class)
-                found.view(-1)[of_class] = (count - torch.arange(count)) / count
+                found.view(-1)[of_class] = torch.arange(count, 0, -1, device=mask.device) / count
     return ranks
 
 
