@@ -1,6 +1,7 @@
 """Every fast path computes what the slow path computes."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,15 @@ from activegen.diffusion.attention import Reading
 from activegen.diffusion.control import Control
 from activegen.diffusion.sampling import Dropping, Estimate, Route, Sampling, sample
 from activegen.diffusion.stable_diffusion import StableDiffusion
-from activegen.guidance import Ascend, Attention, Everywhere, Objective, ReferencePull
+from activegen.guidance import (
+    Ascend,
+    Attention,
+    Everywhere,
+    Objective,
+    Recurrence,
+    ReferencePull,
+    Weighted,
+)
 from activegen.records import UserError
 from guidance.seams import Spy
 
@@ -201,6 +210,14 @@ def test_nobody_left_ends_the_drawing_and_nobody_dropped_changes_nothing():
         sample(made, dropping=Dropping(0.99, lambda of: torch.zeros(len(of), dtype=torch.bool)))
 
 
+def test_nobody_left_after_the_first_pass_of_a_step_ends_the_drawing():
+    made = tiny.batch(tiny.model(), WORDS, sampling=SAMPLING)
+    everyone = Dropping(0.5, lambda of: torch.ones(len(of), dtype=torch.bool))
+    drawn = sample(made, [ascend("latents", "decoder"), Recurrence(3)], dropping=everyone)
+    assert drawn.calls == 3 + 3 + 1
+    assert drawn.dropped is not None and drawn.dropped.all()
+
+
 def test_maps_of_those_who_are_left():
     model = tiny.model()
     words = model.words([f"a photo of {w}" for w in WORDS], [[w] for w in WORDS])
@@ -268,3 +285,39 @@ def test_compiled_for_real():
     other.hasten(compiled=True)
     a, b = (sample(batch(model)) for model in (plain, other))
     torch.testing.assert_close(a.images, b.images, atol=1e-4, rtol=1e-4)
+
+
+GPU = pytest.param("cuda", marks=pytest.mark.gpu)
+
+
+def loaded(folder: Path, device: str, dtype: torch.dtype) -> StableDiffusion:
+    return StableDiffusion.load(tiny.save(tiny.model(), folder), device, dtype)
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+@pytest.mark.parametrize(("of", "through"), [("latents", "denoiser"), ("clean", "decoder")])
+def test_small_and_large_gradients_pass_through_float16(of, through, device, tmp_path):
+    def first(model: StableDiffusion, weight: float) -> Tensor:
+        spy = Spy(Ascend(of, through, (Weighted(weight, Bright()),), 0.05))
+        drawn = sample(tiny.batch(model, WORDS[:2], sampling=Sampling(1, 3.0)), [spy])
+        assert (drawn.skipped == 0).all()
+        return spy.gradients[0].cpu() / weight
+
+    exact, half = first(tiny.model(), 1.0), loaded(tmp_path, device, torch.float16)
+    for weight in (1e-5, 1.0, 1e6):
+        torch.testing.assert_close(
+            first(half, weight), exact, atol=0.05 * float(exact.abs().amax()), rtol=0
+        )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_on_a_gpu_parts_of_a_batch_are_drawn_as_the_whole(dtype, tmp_path):
+    made = tiny.batch(loaded(tmp_path, "cuda", dtype), WORDS, sampling=SAMPLING)
+    term = [ascend("latents", "denoiser")]
+    second = Dropping(0.5, lambda of: torch.arange(len(of), device=of.device) == 1)
+    whole, split = sample(made, term).latents, sample(made, term, micro_batch=2).latents
+    torch.testing.assert_close(split, whole, atol=0.05, rtol=0.05)
+    drawn = sample(made, term, dropping=second)
+    assert drawn.dropped is not None and drawn.dropped.tolist() == [False, True, False]
+    torch.testing.assert_close(drawn.latents[::2], whole[::2], atol=0.05, rtol=0.05)

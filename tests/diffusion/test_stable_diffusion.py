@@ -1,5 +1,6 @@
 """The adapter: folders in and out, classifier-free guidance, precision, pictures and latents."""
 
+import json
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -97,6 +98,15 @@ def test_damaged_weights_are_said(tmp_path: Path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="cannot be loaded"):
         StableDiffusion.load(folder)
+
+
+def test_a_folder_whose_scheduler_does_not_say_or_says_yes_does_not_clip(tmp_path: Path):
+    folder = tiny.save(tiny.model(), tmp_path)
+    file = folder / "scheduler" / "scheduler_config.json"
+    known = json.loads(file.read_text())
+    for clip in ({}, {"clip_sample": True}):
+        file.write_text(json.dumps({k: v for k, v in known.items() if k != "clip_sample"} | clip))
+        assert StableDiffusion.load(folder).scheduler.config.clip_sample is False
 
 
 def test_a_scheduler_that_nobody_knows_is_said(tmp_path: Path):

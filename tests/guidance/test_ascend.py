@@ -133,6 +133,39 @@ def test_a_quadratic_objective_moves_the_mean_towards_its_goal(of, through):
     assert ((moved - plain) * (0.5 - plain) > 0).all()
 
 
+@pytest.mark.parametrize("name", ["dpm++_2m", "euler", "unipc"])
+def test_moved_latents_get_as_far_with_every_solver(name):
+    """A wide prior keeps what is done to the latents."""
+
+    def share(name: str) -> float:
+        """Of the unguided distance."""
+        batch = gaussian.batch(
+            gaussian.World(0.5), ["red", "blue"], sampling=Sampling(10, 1.0, name)
+        )
+        term = Ascend("latents", "decoder", (Near(0.5),), 0.05)
+        far, near = ((sample(batch, of).latents - 0.5).norm() for of in ([], [term]))
+        return float(near / far)
+
+    assert share(name) == pytest.approx(share("ddim"), abs=0.03)
+    assert share("ddim") < 0.7
+
+
+@pytest.mark.parametrize("through", ["denoiser", "decoder"])
+@pytest.mark.parametrize("name", ["ddim", "dpm++_2m", "euler", "unipc"])
+def test_a_level_without_signal_moves_the_noise_alone(name, through):
+    world = gaussian.World(prediction="v_prediction")
+    world.scheduler = type(world.scheduler).from_config(
+        world.scheduler.config, rescale_betas_zero_snr=True
+    )
+    batch = gaussian.batch(world, ["red", "blue"], sampling=Sampling(6, 1.0, name))
+    assert batch.solver().levels[0].alpha < 3e-4
+    plain = sample(batch)
+    drawn = sample(batch, [Ascend("latents", through, (Near(0.5),), 0.05)])
+    assert drawn.latents.isfinite().all() and (drawn.skipped == 0).all()
+    before, after = (seams.final(Near(0.5), of, batch) for of in (plain, drawn))
+    assert (after > before).all()
+
+
 @pytest.fixture(scope="module")
 def model():
     return tiny.model()

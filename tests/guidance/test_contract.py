@@ -76,6 +76,7 @@ CASES = {
     "entropy of latents": Case({"ascend", "informative"}, ascend(ENTROPY), ENTROPY),
     "through the decoder": Case({"ascend"}, ascend(ENTROPY, through="decoder"), ENTROPY),
     "with fresh noise": Case({"ascend"}, ascend(ENTROPY), ENTROPY, scheduler="ddpm"),
+    "with a corrector": Case({"ascend"}, ascend(ENTROPY), ENTROPY, scheduler="unipc"),
     "clean": Case({"ascend"}, ascend(ENTROPY, "clean", "decoder"), ENTROPY),
     "text": Case({"adversarial"}, ascend(ADVERSARIAL, "conditioning"), ADVERSARIAL),
     "text within a radius": Case(

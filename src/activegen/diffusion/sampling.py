@@ -27,6 +27,7 @@ from activegen.records import Images, Latents, Prediction, Target, TaskModel, Us
 
 Variable = Literal["latents", "conditioning", "clean"]
 Route = Literal["denoiser", "conditional", "decoder"]
+LIFT = 2.0**15  # of objectives whose gradient passes through float16
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,9 @@ class Estimate:
     def prediction(self, task: TaskModel) -> Prediction:
         """What a task model says of the images."""
         if id(task) not in self._predictions:
-            self._predictions[id(task)] = task.predict(self.images.clamp(0, 1))
+            # straight-through: with clamp alone gradients would stop at black and white
+            through = self.images - self.images.detach()
+            self._predictions[id(task)] = task.predict(self.images.detach().clamp(0, 1) + through)
         return self._predictions[id(task)]
 
     def aiming(self, target: Target) -> "Estimate":
@@ -360,14 +363,14 @@ def sample(
             _look(batch, estimate, dropping, state)
 
     for level in solver.levels:
-        if state.kept is not None and not state.kept.any():
-            break
         active = [s for s in steerings if s.active(level)]
-        for _ in range(max((s.passes(level) for s in active), default=1) - 1):
-            once = copy.deepcopy(solver)  # solvers count their steps
-            there = _step(batch, once, level, sampled, active, state, climb, seen)
-            sampled = _noised_again(batch, solver, level, there)
-        sampled = _step(batch, solver, level, sampled, active, state, climb, seen)
+        for more in reversed(range(max((s.passes(level) for s in active), default=1))):
+            if state.kept is not None and not state.kept.any():
+                break
+            once = copy.deepcopy(solver) if more else solver  # solvers count their steps
+            sampled = _step(batch, once, level, sampled, active, state, climb, seen)
+            if more:
+                sampled = _noised_again(batch, solver, level, sampled)
     sampled, images = _finished(batch, sampled, state)
     maps = state.attention()
     return Drawn(
@@ -465,14 +468,15 @@ def _step(
         if move.latents is not None or move.clean is not None:
             latents = estimate.latents if move.latents is None else move.latents
             clean = estimate.clean if move.clean is None else move.clean
-            output, sampled = level.output(clean, latents), solver.state(latents, level.index)
+            to_state = solver.state if move.latents is None else solver.moved
+            output, sampled = level.output(clean, latents), to_state(latents, level.index)
         sampled = solver.step(output, level, sampled, batch.rngs)
         alpha, sigma = solver.arrival(level.index + 1)
         for steering in active:
             arrived = solver.scaled(sampled, level.index + 1)
             changed = steering.arrive(arrived, estimate, alpha, sigma)
             if changed is not arrived:
-                sampled = solver.state(changed, level.index + 1)
+                sampled = solver.moved(changed, level.index + 1)
     if move.conditioning is not None:
         state.conditioning = move.conditioning
     looked_at(estimate)
@@ -548,9 +552,8 @@ def _climbed(
     estimate = _estimate(batch, level, latents, seen.clean, state.attention(), climb.decoder)
     estimate.take_over([of for _, of, _ in parts], join)
     gradient = join([of for _, _, of in parts], 0)
-    finite = gradient.flatten(1).isfinite().all(1)
-    state.skipped = state.skipped + (~finite).cpu()
-    finite = finite.view(-1, *[1] * (gradient.ndim - 1))
+    finite = _finite(gradient)
+    state.skipped = state.skipped + (~finite).flatten().cpu()
     return seen, estimate, torch.where(finite, gradient.float(), 0.0)
 
 
@@ -582,8 +585,28 @@ def _followed(
     estimate = _estimate(batch, level, latents, clean, attention, decoder)
     with torch.enable_grad():
         total = climber.objective(estimate).sum()
-        (gradient,) = torch.autograd.grad(total, followed)
+        half = getattr(batch.model, "dtype", None) == torch.float16
+        gradient = _lifted(total, followed) if half else _gradient(total, followed)
     return seen, estimate, gradient
+
+
+def _gradient(total: Tensor, followed: Tensor, again: bool = False) -> Tensor:
+    return torch.autograd.grad(total, followed, retain_graph=again)[0]
+
+
+def _lifted(total: Tensor, followed: Tensor) -> Tensor:
+    """The gradient through float16, which has nothing between 0 and 6e-8.
+
+    It is that of a multiple, divided again; for images where that is too large, the plain one.
+    """
+    gradient = _gradient(total * LIFT, followed, again=True).float() / LIFT
+    fits = _finite(gradient)
+    return gradient if fits.all() else torch.where(fits, gradient, _gradient(total, followed))
+
+
+def _finite(gradient: Tensor) -> Tensor:
+    """Of each image, in a shape that broadcasts."""
+    return gradient.isfinite().all(tuple(range(1, gradient.ndim)), keepdim=True)
 
 
 def _joining(rows: Tensor, count: int) -> Join:

@@ -32,7 +32,7 @@ from activegen.diffusion.attention import (
 )
 from activegen.diffusion.control import Control, check_fit, check_pictures, residuals
 from activegen.diffusion.decoders import FullDecoder
-from activegen.diffusion.levels import Level
+from activegen.diffusion.levels import Level, configured
 from activegen.diffusion.lora import Lora, fuse
 from activegen.diffusion.model import Branch, Conditioning, Denoised
 from activegen.records import Images, Latents, UserError, fingerprint
@@ -524,7 +524,7 @@ def _scheduler(folder: Path) -> Any:
     kind = getattr(diffusers, str(config.get("_class_name")), None)
     if kind is None:
         raise ValueError(f"unknown scheduler '{config.get('_class_name')}'")
-    return kind.from_config(config)
+    return configured(kind, config)
 
 
 def _some(part: torch.nn.Module) -> list[tuple[str, list[float]]]:

@@ -13,13 +13,16 @@ from activegen.guidance.objectives import Objective
 from activegen.guidance.regions import EVERYWHERE, Region
 from activegen.records import UnknownWord, UserError
 
+SIGNAL = 1e-3  # alpha up to which latents do not tell of clean ones
+
 
 @dataclass(frozen=True)
 class Ascend:
     """Moves latents, clean latents or the text towards higher objectives.
 
         conditioning:  text += step * g / ||g||,                  within ``radius`` of the prompt
-        latents:       latents += step * ||latents|| * g / ||g||,  the noise estimate kept
+        latents:       latents += step * ||latents|| * g / ||g||,  the noise estimate kept, or
+                       where there is nothing but noise (zero terminal SNR) the clean one
         clean:         clean += step * ||clean|| * g / ||g||,      the latents kept
 
     All norms are per image. The first is Huang et al. (2024), https://arxiv.org/abs/2403.06517,
@@ -103,8 +106,10 @@ class _Ascending(Steering):
         if term.of == "clean":
             return Move(clean=estimate.clean + term.step * _norm(estimate.clean) * _unit(gradient))
         change = term.step * _norm(estimate.latents) * _unit(gradient)
+        alpha = estimate.level.alpha
         # with the noise estimate kept, clean = (latents - sigma * noise) / alpha moves along
-        return Move(estimate.latents + change, estimate.clean + change / estimate.level.alpha)
+        clean = estimate.clean + change / alpha if alpha > SIGNAL else None
+        return Move(estimate.latents + change, clean)
 
     def _bounded(self, text: Tensor) -> Tensor:
         if not self.term.radius:
