@@ -96,6 +96,7 @@ def test_a_generator_comes_of_it(
     path = f"data.path={cut(scripts, folder, tmp_path / 'pieces')}"
     asked = ["small_generator", str(FOLDER / "camvid.yaml"), "--set", path, "--out", str(out)]
     words += ["--work", str(tmp_path / "work")]
+    words += ["--set", "prompts.words={Sky: [the sky], Road: [a road]}"]
     monkeypatch.setattr(sys, "argv", [*asked, *words])
     scripts[1].main()
     net = Control.load(out / "controlnet")
