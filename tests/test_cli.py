@@ -137,7 +137,8 @@ def test_adapt_says_how_to_draw_with_it(folder: Path, capsys: pytest.CaptureFixt
     counts = ["data.train.per_class=2", "adapt.steps=2", "adapt.batch_size=2"]
     words = [word for value in ("model.path=./model", *counts) for word in ("--set", value)]
     assert call("adapt", "demo", *words, "--out", "own") == 0
-    assert "activegen run demo --set model.lora=own" in capsys.readouterr().out
+    told = f"activegen run demo {' '.join(words)} --set model.lora=own"
+    assert told in capsys.readouterr().out
     assert call("adapt", "demo", *words, "--out", "own", "--json") == 0
     assert json.loads(capsys.readouterr().out)["finished"]
     assert call("adapt", "demo", *words, "--what", "controlnet", "--out", "net") == 2

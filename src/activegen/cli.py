@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 something that the user can mend (one line on stderr says 
 """
 
 import json
+import shlex
 import sys
 import time
 import warnings
@@ -232,9 +233,16 @@ def adapt(
     if as_json:
         typer.echo(json.dumps({"out": str(out), **card}))
         return
-    key = {"lora": "model.lora", "full": "model.path", "controlnet": "segmentation.controls.0.path"}
-    use = key[card["settings"]["what"]]
-    typer.echo(f"to draw with it: activegen run {recipe} --set {use}={out}")
+    listed = loaded.segmentation is not None and loaded.segmentation.controls
+    use = {
+        "lora": f"model.lora={out}",
+        "full": f"model.path={out}",
+        "controlnet": f"segmentation.controls.0.path={out}"
+        if listed
+        else f"segmentation.controls=[{{path: {json.dumps(str(out))}}}]",
+    }[card["settings"]["what"]]
+    words = [word for key in (*(overrides or []), use) for word in ("--set", key)]
+    typer.echo(f"to draw with it: {shlex.join(['activegen', 'run', recipe, *words])}")
 
 
 @app.command()

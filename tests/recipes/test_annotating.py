@@ -78,7 +78,7 @@ def test_it_goes_on_where_it_was_stopped(made, monkeypatch):
 
 
 def test_another_number_of_images_needs_another_folder(made):
-    with pytest.raises(UserError, match="--out"):
+    with pytest.raises(UserError, match=r"begun with --count 6.*--out"):
         annotate(load("annotate_scenes", FEW), made[0], 7)
 
 
@@ -122,6 +122,7 @@ def test_the_report_shows_attention_masks_and_reliability(made):
         assert f"<figcaption>{caption}</figcaption>" in page
     assert "<figcaption>real</figcaption>" not in page
     assert "not stored" not in page
+    assert "partial" not in page  # all that was asked for is there
 
 
 def test_the_command_says_how_many_and_why_not_all(tmp_path):

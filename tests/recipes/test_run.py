@@ -244,6 +244,15 @@ def test_plan_counts_what_a_run_does(settings: dict, tmp_path: Path) -> None:
     assert pace.seconds(arms["active"]) > pace.seconds(arms["real_only"]) > 0
 
 
+def test_plan_counts_the_way_that_an_arm_takes(settings: dict, tmp_path: Path) -> None:
+    ascend = {"ascend": {"of": "latents", "through": "decoder", "objectives": ["entropy"]}}
+    settings["guidance"] = {"mine": [ascend], "guided": ["reference_pull"]}
+    ways = {way: {"generate": "guided", "way": way} for way in ("mine", "guided")}
+    recipe = parse(settings | {"arms": ways, "proposal": {"budget": 2, "adversarial_share": 0}})
+    with_gradient = {arm.name: arm.with_gradient for arm in plan(Run(recipe, tmp_path))}
+    assert with_gradient["mine"] > 0 == with_gradient["guided"]
+
+
 def test_images_without_the_loop(settings: dict, tmp_path: Path) -> None:
     recipe = parse(only(settings, active="guided"))
     Run(recipe, tmp_path / "run").carry_out()

@@ -103,6 +103,14 @@ LAYOUTS: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("name", ["2024", "2024-01-15", "no", "caf\u00e9"])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    make, _ = LAYOUTS["mask_folder"]
+    make(folder)
+    assert parse(yaml.safe_load(writing.look(folder).recipe)).name == name
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layouts_are_recognised_and_written(tmp_path: Path, name: str) -> None:
     make, options = LAYOUTS[name]

@@ -39,6 +39,16 @@ def test_a_scene_is_read_with_the_options_of_its_split():
     assert found is not None and (found == scenes.image(2)).all()
 
 
+def test_a_split_may_have_its_own_place(data: dict[str, Any], tmp_path: Path):
+    own = {"train": {"path": data["path"], "options": data.get("options")}}
+    elsewhere = Recorded({"data": data | {"path": str(tmp_path / "gone")} | own})
+    assert elsewhere(ids(elsewhere)["dark"]) is not None
+    own["train"]["layout"] = data["layout"]
+    other = {"layout": "world", "path": "", "options": {"seed": 5}}
+    alone = Recorded({"data": data | other | own})
+    assert alone(ids(alone)["dark"]) is not None and alone.problem == ""
+
+
 def test_an_image_that_is_gone_is_told_and_the_others_are_given(data: dict[str, Any]):
     real = Recorded({"data": data})
     assert real("nowhere.png") is None and "nowhere.png" in real.problem

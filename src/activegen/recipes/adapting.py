@@ -445,6 +445,7 @@ def _claimed(out: Path, told: dict[str, Any]) -> dict[str, Any] | None:
     files = open_folder(str(out))
     text = files.read(CARD)
     if text is None:
+        files.tidy()
         if files.names() - {LOCK}:
             raise UserError(f"'{out}' holds something else; give an empty or a new folder in --out")
         files.write(CARD, json.dumps({**told, "finished": False}, indent=1).encode())

@@ -1,5 +1,6 @@
 """A data set with masks from text alone: ``activegen annotate``."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def annotate(
             f"the recipe '{recipe.name}' reads no masks out of attention; add 'text: {{}}' to its "
             "'segmentation'"
         )
-    settings = ArmSettings("plain", judge=True)
+    settings, begun = ArmSettings("plain", judge=True), time.monotonic()
     run = Run(recipe.model_copy(update={"arms": {ARM: settings}}), folder, observer)
     run.check()
     run.record()
@@ -57,8 +58,15 @@ def annotate(
         store = Store.create_or_open(str(root), run.fingerprint(ARM), train.classes)
         stored = store.round(0)
         plan = run.task.propose_plain(count, train, Origin(0, ARM, ""), rng)
+        if len(stored.plan() or plan) != count:
+            raise UserError(
+                f"'{folder}' was begun with --count {len(stored.plan() or ())}; give that, or "
+                "another --out"
+            )
         stored.write_plan(plan)
         finish(run, stored, None, ARM, settings, {"round": 0, "step": 0, "count": count})
         images = write_dataset(open_folder(str(folder / FOLDER)), store.accepted(), train.classes)
-        rejected = (stored.summary() or {})["rejected"]
-        return {"images": images, "proposed": count, "rejected": rejected}
+        summary = stored.summary() or {}
+        made = {"images": images, "proposed": count, "rejected": summary["rejected"]}
+        run.conclude({ARM: made | {"rounds": [summary]}}, time.monotonic() - begun)
+        return made

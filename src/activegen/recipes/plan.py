@@ -13,7 +13,7 @@ from torch import Tensor
 
 from activegen.diffusion.levels import Level
 from activegen.diffusion.model import Conditioning
-from activegen.loop.proposing import Origin
+from activegen.loop.proposing import PLAIN, Origin
 from activegen.loop.settings import ArmSettings
 from activegen.recipes.run import Run
 from activegen.recipes.steering import gradients, passes
@@ -113,8 +113,10 @@ def _arm(run: Run, arm: str) -> ArmPlan:
     images = calls = image_steps = with_gradient = 0
     for number in range(generating):
         for way, count in _counts(run, settings, number).items():
+            if not count:
+                continue  # there may be no such way
             images += count
-            specs = recipe.guidance.get(way, ())
+            specs = () if way == PLAIN else recipe.guidance[way]
             walked = sum(passes(specs, index, steps) for index in range(steps))
             calls += math.ceil(count / loop.batch) * walked
             image_steps += count * walked
@@ -134,15 +136,18 @@ def _counts(run: Run, settings: ArmSettings, number: int) -> dict[str, int]:
     proposal = run.recipe.proposal if spec is None else spec.proposal
     repeats = run.recipe.mining.max_repeats if spec is None else spec.proposal.max_repeats
     if settings.generate == "selected":
-        return {"plain": proposal.budget * settings.pool}
+        return {PLAIN: proposal.budget * settings.pool}
     if settings.generate == "plain":
-        return {"plain": proposal.budget}
+        return {PLAIN: proposal.budget}
     budget = min(proposal.budget, len(run.data.train) * repeats)
     shares = proposal.shares(number / max(run.recipe.loop.generating - 1, 1))
     counts = {way: round(budget * share) for way, share in shares.items()}
     most = max(counts, key=lambda way: counts[way])
     counts[most] += budget - sum(counts.values())
-    return counts
+    if settings.way is None:
+        return counts
+    plain = counts.get(PLAIN, 0)  # what is steered goes one way
+    return {PLAIN: plain, settings.way: budget - plain}
 
 
 def _learner_steps(run: Run, generate: str, generating: int) -> int:

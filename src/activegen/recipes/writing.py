@@ -79,10 +79,10 @@ class Look:
             f"    {quoted(name)}: [{quoted(readable(name))}]" for name in self.train.classes
         )
         return TEXT.format(
-            name=recipe_name(self.path),
+            name=quoted(recipe_name(self.path)),
             layout=self.layout,
             path=quoted(str(self.path.absolute())),
-            test=self.test_split,
+            test=quoted(self.test_split),
             size=self.size,
             words=words,
             folds=max(2, min(5, fewest)),

@@ -114,13 +114,13 @@ class SceneLook:
         drawn = _scaled(self.usual, DRAWN / min(self.usual), 64)
         words = "".join(f"\n    {quoted(name)}: [{quoted(readable(name))}]" for name in names)
         return TEXT.format(
-            name=recipe_name(self.path),
+            name=quoted(recipe_name(self.path)),
             layout=self.layout,
             path=quoted(str(self.path.absolute())),
             options=_options(self.stored.options, shares(self.train)),
             unnamed=UNNAMED if self.stored.unnamed else "",
-            train=self.stored.train,
-            test=self.test_split,
+            train=quoted(self.stored.train),
+            test=quoted(self.test_split),
             height=height,
             width=width,
             drawn=list(drawn),
@@ -246,7 +246,7 @@ def budget(images: int) -> int:
 
 def recipe_name(path: Path) -> str:
     """What to call the recipe for a path."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", path.stem).strip("-") or "mine"
+    return re.sub(r"\W+", "-", path.stem).strip("-") or "mine"
 
 
 def quoted(text: str) -> str:

@@ -43,8 +43,10 @@ class Recorded:
         if not isinstance(data, Mapping):
             return None
         train = data.get("train") or {}
-        options = {**(data.get("options") or {}), **(train.get("options") or {})}
-        layout, path = str(data.get("layout")), str(data.get("path", ""))
+        shared = {} if train.get("layout") else data.get("options") or {}  # as `DataSpec.of` has it
+        options = {**shared, **(train.get("options") or {})}
+        layout = str(train.get("layout") or data.get("layout"))
+        path = str(train.get("path") or data.get("path", ""))
         read = read_images if layout in READERS else read_scenes
         path = str(Path(path).expanduser()) if path.startswith("~") else path
         try:
