@@ -63,6 +63,8 @@ def test_missing_images_are_named(folder: Path) -> None:
         ("path,label\n0.png\n", "row 2: as many words as columns"),
         ("path,label\n0.png,\n", "row 2: path or label is missing"),
         ("path,label\n0.png,a\n0.png,b\n", r"there twice: 0\.png"),
+        ("path,label,split\n0.png,a,train\n1.png,a,\n", "row 3: split is missing; fill it in"),
+        ("path,label,split\n0.png,a,train\n1.png,a,Train\n", "splits 'train' and 'Train'; write"),
         ("path,label,split\n0.png,a,test\n", "unknown split of table.csv 'train'"),
     ],
 )

@@ -120,6 +120,40 @@ def test_a_file_of_two_splits_is_refused(tmp_path: Path) -> None:
         read_hugging_face(str(tmp_path), "train")
 
 
+def test_files_with_other_class_names_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train-0.parquet", [png(1)], [0], ["cat", "dog"])
+    write(tmp_path / "train-1.parquet", [png(2)], [0], ["dog", "cat"])
+    with pytest.raises(
+        UserError, match=r"metadata of train-0\.parquet and train-1\.parquet differ"
+    ):
+        read_hugging_face(str(tmp_path), "train")
+    for file, names in (("train-0", ["cat", "dog"]), ("train-1", ["dog", "cat"])):
+        features = datasets.Features(
+            {"image": datasets.Value("binary"), "label": datasets.ClassLabel(names=names)}
+        )
+        rows = datasets.Dataset.from_dict({"image": [png(1)], "label": [0]}, features=features)
+        rows.to_parquet(tmp_path / f"{file}.parquet")
+    with pytest.raises(UserError, match="differ in their class names"):
+        read_hugging_face(str(tmp_path), "train")
+
+
+@pytest.mark.parametrize("in_memory", [0, 2**30])
+def test_files_that_do_not_fit_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    monkeypatch.setattr(hugging_face, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    files = tmp_path / "data"
+    write(files / "train-0.parquet", [png(1)], [0], ["cat"])
+    write(files / "train-1.parquet", [png(1)], ["cat"], ["cat"])
+    with pytest.raises(UserError, match=r"train-1\.parquet: column 'label' is of another type"):
+        read_hugging_face(str(files), "train")
+    whole = (files / "train-0.parquet").read_bytes()
+    (files / "train-1.parquet").write_bytes(whole[:-20])
+    with pytest.raises(UserError, match=r"train-1\.parquet cannot be read as parquet"):
+        read_hugging_face(str(files), "train")
+
+
 def test_saved_data_sets(tmp_path: Path) -> None:
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=["lake", "wood"])}

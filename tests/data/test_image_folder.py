@@ -1,5 +1,6 @@
 """Folders of images as people have them: all kinds of files, split or not."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,6 +81,25 @@ def test_validation_is_val(tmp_path: Path) -> None:
     for word in ("val", "validation"):
         assert read_image_folder(str(tmp_path), word).ids == ("validation/cat/a.png",)
     assert read_image_folder(str(tmp_path), "train").ids == ("Training/cat/a.png",)
+
+
+@pytest.mark.parametrize("names", [("Training", "train"), ("val", "validation")])
+def test_two_folders_of_one_split_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        save(tmp_path / name / "cat" / "a.png")
+    with pytest.raises(UserError, match=rf"{names[0]} and .*{names[1]} are both of split '"):
+        read_image_folder(str(tmp_path), "train")
+
+
+def test_names_that_are_no_utf8_are_spelled(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    try:
+        save(tmp_path / "train" / name / "a.png")
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    images = read_image_folder(str(tmp_path), "train")
+    assert images.classes == ("caf\\xe9",)
+    assert images.ids == ("train/caf\\xe9/a.png",)
 
 
 def test_without_split_folders_each_class_is_divided(tmp_path: Path) -> None:

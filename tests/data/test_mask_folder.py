@@ -56,6 +56,16 @@ def test_split_folders_outside(tmp_path: Path) -> None:
     check(read(tmp_path, "extra"), {"extra/images/a.jpg": 2})
 
 
+@pytest.mark.parametrize(
+    "folders", [("images/val", "images/validation"), ("Train/images", "images/train")]
+)
+def test_two_folders_of_one_split_are_refused(tmp_path: Path, folders: tuple[str, str]) -> None:
+    for folder in folders:
+        pair(tmp_path, "a", 0, folder)
+    with pytest.raises(UserError, match=rf"{folders[0]} and .*{folders[1]} are both of split '"):
+        read(tmp_path)
+
+
 def test_split_files(tmp_path: Path) -> None:
     for number, name in enumerate(("a", "b", "town/c", "d")):
         pair(tmp_path, name, number)

@@ -178,6 +178,17 @@ def test_files_that_say_different_things(tmp_path: Path) -> None:
         read(tmp_path / "gone")
 
 
+def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "train-0.parquet", [grey()])
+    save(tmp_path / "train-1.parquet", [{"bytes": grey(), "path": "a.png"}])
+    with pytest.raises(UserError, match=r"train-1\.parquet: column 'mask' is of another type"):
+        read(tmp_path)
+    whole = (tmp_path / "train-0.parquet").read_bytes()
+    (tmp_path / "train-1.parquet").write_bytes(whole[:-20])
+    with pytest.raises(UserError, match=r"train-1\.parquet cannot be read as parquet"):
+        read(tmp_path)
+
+
 def folder(name: str) -> Path:
     data = Path(os.environ.get("ACTIVEGEN_DATA", REPOSITORY / ".." / "shared" / "data"))
     if not (data / name).is_dir():

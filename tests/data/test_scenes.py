@@ -120,6 +120,10 @@ def test_a_mask_of_another_size_is_an_error_with_both_names() -> None:
         UserError, match=r"1\.jpg has 8 x 6 pixels, but 1\.png has 6 x 8; give each image a mask"
     ):
         of_bytes([picture(), picture()], [grey(), grey(MASK.T.copy())])
+    with pytest.raises(UserError, match=r"if 0\.jpg is turned by its EXIF orientation, turn the"):
+        of_bytes([picture()], [grey(MASK.T.copy())])
+    with pytest.raises(UserError, match=r"a mask of its own size$"):
+        of_bytes([picture()], [grey(MASK[:4])])
 
 
 def test_ids_of_no_class_are_an_error() -> None:

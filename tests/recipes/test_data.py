@@ -1,6 +1,7 @@
 """The splits of a recipe, each where it is stored."""
 
 import pytest
+from PIL import Image
 
 from activegen.recipes import data, parse
 from activegen.records import UserError
@@ -13,6 +14,22 @@ def test_a_split_may_be_stored_elsewhere():
     found = data.read(recipe.data, 0, lambda *_: None)
     assert all("/train/tail-0/" in id for id in found.train.ids)
     assert all("/val/common-5/" in id for id in found.test.ids)  # without the others' options
+
+
+def test_strict_is_only_told_to_readers_that_know_it():
+    made = {"layout": "world_scenes", "strict": True, "options": {"count": 2}}
+    recipe = parse({"data": made, "segmentation": {}})
+    assert len(data.read_split(recipe.data, recipe.data.train)) == 2
+
+
+def test_skipped_images_of_all_splits_are_told(tmp_path):
+    for split in ("train", "val", "test"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / split / "cat" / "a.png")
+        (tmp_path / split / "cat" / "b.png").write_bytes(b"broken")
+    of = {"layout": "image_folder", "path": str(tmp_path), "val": {"split": "val"}}
+    found = data.read(parse({"data": of}).data, 0, lambda *_: None)
+    assert [id for id, _ in found.skipped] == [f"{of}/cat/b.png" for of in ("train", "val", "test")]
 
 
 def test_another_path_of_a_split_is_the_same_recipe():

@@ -36,6 +36,8 @@ def read_csv(
     for number, row in enumerate(rows, start=2):
         if not row[path_column] or not row[label_column]:
             raise UserError(f"{file}, row {number}: path or label is missing; fill it in")
+        if row.get(split_column) == "":
+            raise UserError(f"{file}, row {number}: {split_column} is missing; fill it in")
     if twice := repeated(row[path_column] for row in rows):
         raise UserError(f"{file}: there twice: {listed(twice)}; keep one row for each image")
     classes = sorted({row[label_column] for row in rows})
@@ -44,6 +46,9 @@ def read_csv(
     split_of = [row[split_column] for row in rows] if split_column in known else None
     split_of = split_of or by_hash(ids, labels)
     choose(dict.fromkeys(split_of), split, f"split of {file.name}")
+    for of in split_of:
+        if of != split and of.lower() == split.lower():
+            raise UserError(f"{file} has the splits '{split}' and '{of}'; write both the same way")
     chosen = [index for index, of in enumerate(split_of) if of == split]
     paths = tuple(file.parent / ids[index] for index in chosen)
     if missing := [str(image) for image in paths if not image.is_file()]:

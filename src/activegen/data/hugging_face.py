@@ -5,7 +5,8 @@ Encoded bytes are kept (or mapped from disk); an image is decoded when it is ask
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,8 @@ def read_hugging_face(
         strict: an image that cannot be read is an error, not skipped.
 
     Raises:
-        UserError: there is no such split or column, labels have no names, or as `images.check`
-            does.
+        UserError: there is no such split or column, labels have no names, files cannot be read or
+            differ in their names or types, or as `images.check` does.
     """
     columns = (image_column, label_column)
     rows = _load(Path(path), path, split, columns, config, revision)
@@ -152,22 +153,38 @@ def _of_parquet(path: Path, split: str, columns: tuple[str, str]) -> _Rows:
     everything = sorted(path.rglob("*.parquet"))
     files = named_after(split, everything, path)
     image, label = columns
-    schema = pq.read_schema(files[0])
-    require(schema.names, columns, files[0].name)
+    said: list[list[str] | None] = []
+    for file in files:
+        schema = schema_of(file)
+        require(schema.names, columns, file.name)
+        said.append(_names_of(schema, label, file))
+        if said[-1] != said[0]:
+            raise UserError(
+                f"{path}: the metadata of {files[0].name} and {file.name} differ in their class "
+                "names; write both with the same"
+            )
     dataset = joined(files, [image, label])
     ids = [
         f"{file.relative_to(path).as_posix()}#{row}"
         for file in files
-        for row in range(pq.read_metadata(file).num_rows)
+        for row in range(rows_of(file))
     ]
-    labelled = [file for file in everything if label in pq.read_schema(file).names]
+    labelled = [file for file in everything if label in schema_of(file).names]
     return _Rows(
         images=undecoded(dataset, image),
         ids=ids,
         labels=column_of(files, label),
         all_labels=list(set(column_of(labelled, label))),
-        names=getattr(dataset.features[label], "names", None) or names_in(schema, files[0]),
+        names=said[0],
     )
+
+
+def _names_of(schema: pa.Schema, label: str, file: Path) -> list[str] | None:
+    import datasets
+
+    one = pa.schema([schema.field(label)], schema.metadata)
+    feature = datasets.Features.from_arrow_schema(one)[label]
+    return getattr(feature, "names", None) or names_in(schema, file)
 
 
 def named_after(split: str, files: list[Path], path: Path) -> list[Path]:
@@ -192,23 +209,67 @@ def named_after(split: str, files: list[Path], path: Path) -> list[Path]:
     raise UserError(f"{path}: no parquet file is named after split '{split}'; there are {names}")
 
 
+@contextmanager
+def reading(file: Path) -> Iterator[pq.ParquetFile]:
+    """A parquet file, open; what is wrong with it is an error with its name."""
+    try:
+        with pq.ParquetFile(file) as opened:
+            yield opened
+    except (OSError, pa.ArrowException) as problem:
+        raise UserError(
+            f"{file} cannot be read as parquet: {problem}; copy it again or remove it"
+        ) from problem
+
+
+def schema_of(file: Path) -> pa.Schema:
+    """Columns and metadata of a parquet file."""
+    with reading(file) as opened:
+        return opened.schema_arrow
+
+
+def rows_of(file: Path) -> int:
+    """How many rows a parquet file has."""
+    with reading(file) as opened:
+        return opened.metadata.num_rows
+
+
+def _table(file: Path, columns: list[str]) -> pa.Table:
+    with reading(file) as opened:
+        return opened.read(columns)
+
+
 def joined(files: list[Path], columns: list[str]) -> "Dataset":
     """Some columns of files, one after the other."""
     import datasets
 
     if sum(file.stat().st_size for file in files) <= IN_MEMORY:
-        tables = [pq.ParquetFile(file).read(columns) for file in files]
-        return datasets.Dataset(pa.concat_tables(tables))
-    mapped = datasets.Dataset.from_parquet([str(file) for file in files], columns=columns)
+        _require_same_types(files, columns)
+        return datasets.Dataset(pa.concat_tables([_table(file, columns) for file in files]))
+    try:
+        mapped = datasets.Dataset.from_parquet([str(file) for file in files], columns=columns)
+    except datasets.exceptions.DatasetGenerationError as problem:
+        _require_same_types(files, columns)  # datasets casts what it can
+        why = problem.__cause__ or problem
+        raise UserError(f"{files[0]} and others cannot be read as parquet: {why}") from problem
     assert isinstance(mapped, datasets.Dataset)  # not an iterable one: streaming is off
     return mapped
 
 
+def _require_same_types(files: list[Path], columns: list[str]) -> None:
+    first, *others = [(file, schema_of(file)) for file in files]
+    for file, schema in others:
+        for column in columns:
+            one, other = first[1].field(column), schema.field(column)
+            if not one.equals(other):
+                raise UserError(
+                    f"{file}: column '{column}' is of another type than in {first[0].name}, "
+                    f"{other} and not {one}; write both with the same"
+                )
+
+
 def column_of(files: list[Path], column: str) -> list[Any]:
     """All values of a column, file after file."""
-    return [
-        value for file in files for value in pq.ParquetFile(file).read([column])[column].to_pylist()
-    ]
+    return [value for file in files for value in _table(file, [column])[column].to_pylist()]
 
 
 def undecoded(dataset: "Dataset", column: str) -> "Dataset":

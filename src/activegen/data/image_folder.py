@@ -6,7 +6,7 @@ Without split folders, `splits.by_hash` divides each class: 70 % train, 10 % val
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,24 +38,22 @@ def read_image_folder(path: str, split: str, *, strict: bool = False) -> RealIma
         strict: an image that cannot be read is an error, not skipped.
 
     Raises:
-        UserError: there is no such folder or split, a class is empty, or as `images.check` does.
+        UserError: there is no such folder or split, two folders are of one split, a class is
+            empty, or as `images.check` does.
     """
     root = Path(path)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give the folder that holds the classes")
-    split_folders = {
-        SPLITS[folder.name.lower()]: folder
+    split_folders = by_split(
+        folder
         for folder in folders_in(root)
         if folder.name.lower() in SPLITS and folders_in(folder)
-    }
+    )
     split = choose(SPLITS, split, "split")
-    if split_folders:
-        folder = choose(split_folders, split, f"split of {root}")
-        classes = sorted({of.name for each in split_folders.values() for of in folders_in(each)})
-        files = [(file, name) for name in classes for file in image_files(folder / name)]
-    else:
-        classes = [of.name for of in folders_in(root)]
-        files = [(file, name) for name in classes for file in image_files(root / name)]
+    tops = list(split_folders.values()) or [root]
+    top = choose(split_folders, split, f"split of {root}") if split_folders else root
+    classes = sorted({id_below(of, each) for each in tops for of in folders_in(each)})
+    files = [(file, id_below(of, top)) for of in folders_in(top) for file in image_files(of)]
     if not classes:
         raise UserError(f"{root} has no folders; put the images of each class into one of its own")
     ids = [id_below(file, root) for file, _ in files]
@@ -87,6 +85,23 @@ class Files:
 def folders_in(path: Path) -> list[Path]:
     """The folders in a folder, without hidden ones, in the order of the alphabet."""
     return sorted(of for of in path.iterdir() if of.is_dir() and not of.name.startswith("."))
+
+
+def by_split(folders: Iterable[Path]) -> dict[str, Path]:
+    """Folders by the split that each is named after.
+
+    Raises:
+        UserError: two are of one split.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        split = SPLITS.get(folder.name.lower(), folder.name)
+        if split in found:
+            raise UserError(
+                f"{found[split]} and {folder} are both of split '{split}'; join or rename them"
+            )
+        found[split] = folder
+    return found
 
 
 def image_files(top: Path) -> Iterator[Path]:

@@ -11,7 +11,14 @@ test.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from activegen.data.image_folder import SPLITS, Files, folders_in, id_below, image_files
+from activegen.data.image_folder import (
+    SPLITS,
+    Files,
+    by_split,
+    folders_in,
+    id_below,
+    image_files,
+)
 from activegen.data.images import listed
 from activegen.data.masks import EncodedMasks, coding_of
 from activegen.data.scenes import RealScenes, encoded_scenes
@@ -52,9 +59,9 @@ def read_mask_folder(
         strict: what cannot be used is an error, not skipped.
 
     Raises:
-        UserError: there is no such folder or split; an image without a mask, or a mask without an
-            image; all pixels are of one class or 255; as `masks.coding_of`, `masks.decode_mask` and
-            `scenes.check_scenes` do.
+        UserError: there is no such folder or split; two folders are of one split; an image
+            without a mask, or a mask without an image; all pixels are of one class or 255; as
+            `masks.coding_of`, `masks.decode_mask` and `scenes.check_scenes` do.
     """
     names, coding = coding_of(classes, ids, colours, ignore)
     root = Path(path)
@@ -96,24 +103,19 @@ def _found(root: Path, split: str, image_dir: str, mask_dir: str, mask_ending: s
 def _split_folders(root: Path, split: str, image_dir: str, mask_dir: str) -> dict[str, Pair]:
     """The folders of images and masks of each split that has its own."""
 
-    def named(folders: list[Path]) -> dict[str, str]:
-        names = [of.name for of in folders]
-        return {
-            SPLITS.get(of.lower(), of): of for of in names if of.lower() in SPLITS or of == split
-        }
+    def named(folders: list[Path]) -> dict[str, Path]:
+        return by_split(of for of in folders if of.name.lower() in SPLITS or of.name == split)
 
     inner = folders_in(root / image_dir) if (root / image_dir).is_dir() else []
     outer = [of for of in folders_in(root) if (of / image_dir).is_dir()]
-    return {
-        **{
-            of: (root / name / image_dir, root / name / mask_dir)
-            for of, name in named(outer).items()
-        },
-        **{
-            of: (root / image_dir / name, root / mask_dir / name)
-            for of, name in named(inner).items()
-        },
-    }
+    found = {of: (top / image_dir, top / mask_dir) for of, top in named(outer).items()}
+    for of, top in named(inner).items():
+        pair = (top, root / mask_dir / top.name)
+        if found.setdefault(of, pair) != pair:
+            raise UserError(
+                f"{found[of][0]} and {top} are both of split '{of}'; join or rename them"
+            )
+    return found
 
 
 def _pairs(top: Pair, mask_ending: str, lines: Path | None = None) -> dict[str, Pair]:

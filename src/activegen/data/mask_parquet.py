@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from activegen.data.hugging_face import (
     Bytes,
@@ -21,6 +20,8 @@ from activegen.data.hugging_face import (
     named_after,
     names_in,
     require,
+    rows_of,
+    schema_of,
     undecoded,
 )
 from activegen.data.masks import Coding, Colour, EncodedMasks, coding_of, colour_of
@@ -58,19 +59,20 @@ def read_mask_parquet(
         strict: what cannot be used is an error, not skipped.
 
     Raises:
-        UserError: there is no such file, split or column, the metadata cannot be understood, or as
-            `masks.coding_of`, `masks.decode_mask` and `scenes.check_scenes` do.
+        UserError: there is no such file, split or column, files cannot be read or differ, the
+            metadata cannot be understood, or as `masks.coding_of`, `masks.decode_mask` and
+            `scenes.check_scenes` do.
     """
     root = Path(path)
     files, rows = _of_split(root, split, split_column)
     for file in files:
-        require(pq.read_schema(file).names, (image_column, mask_column), file.name)
+        require(schema_of(file).names, (image_column, mask_column), file.name)
     said = {_said(file) for file in files}
     if len(said) > 1:
         raise UserError(f"{root}: the metadata of {files[0].name} and others differ; read one file")
     names, coding = said.pop().coding(classes, ids, ignore)
     numbers = [number for number, _ in rows]
-    sure = all(reliability_column in pq.read_schema(file).names for file in files)
+    sure = all(reliability_column in schema_of(file).names for file in files)
     columns = [image_column, mask_column, *[reliability_column] * sure]
     dataset = joined(files, columns).select(numbers)
     scene_ids = [id for _, id in rows]
@@ -123,7 +125,7 @@ def _of_split(root: Path, split: str, column: str) -> tuple[list[Path], list[tup
     if not files:
         raise UserError(f"{root} holds no parquet files; give the folder that does")
     split_of: dict[Path, list[str]] = {}
-    if all(column in pq.read_schema(file).names for file in files):
+    if all(column in schema_of(file).names for file in files):
         split_of = {file: [str(of) for of in column_of([file], column)] for file in files}
         there = {of: None for each in split_of.values() for of in each}
         choose(there, split, f"split of {root}")
@@ -133,14 +135,14 @@ def _of_split(root: Path, split: str, column: str) -> tuple[list[Path], list[tup
     rows, start = [], 0
     for file in files:
         name = file.name if file == root else file.relative_to(root).as_posix()
-        of_file = split_of.get(file) or [split] * pq.read_metadata(file).num_rows
+        of_file = split_of.get(file) or [split] * rows_of(file)
         rows += [(start + row, f"{name}#{row}") for row, of in enumerate(of_file) if of == split]
         start += len(of_file)
     return files, rows
 
 
 def _said(file: Path) -> _Said:
-    schema = pq.read_schema(file)
+    schema = schema_of(file)
     colours = _json(schema, file, "palette") or []
     ignore = _json(schema, file, "ignore_index")
     if not isinstance(colours, list):

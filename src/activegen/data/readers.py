@@ -64,6 +64,12 @@ def read_scenes(layout: str, path: str, split: str, **options: Any) -> RealScene
     return _read(SCENE_READERS, layout, path, split, options)
 
 
+def takes(layout: str, option: str) -> bool:
+    """Whether the reader of a layout has an option."""
+    reader = READERS.get(layout) or SCENE_READERS.get(layout)
+    return reader is not None and option in inspect.signature(reader).parameters
+
+
 def _read(
     readers: Mapping[str, Callable[..., Real]],
     layout: str,

@@ -154,9 +154,13 @@ def check_scenes(
         _, height, width = scenes.image(index).shape
         mask, classes = scenes.mask(index), len(scenes.classes)
         if mask.shape != (height, width):
+            id, turn = scenes.ids[index], ""
+            if mask.shape == (width, height):
+                turn = f"; if {id} is turned by its EXIF orientation, turn the mask too or remove "
+                turn += "the tag"
             raise UserError(
-                f"{scenes.ids[index]} has {width} x {height} pixels, but {names[index]} has "
-                f"{mask.shape[1]} x {mask.shape[0]}; give each image a mask of its own size"
+                f"{id} has {width} x {height} pixels, but {names[index]} has {mask.shape[1]} x "
+                f"{mask.shape[0]}; give each image a mask of its own size{turn}"
             )
         strange = mask.flatten().bincount(minlength=IGNORE)[classes:IGNORE].nonzero()
         if len(strange):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from activegen.data.fingerprints import thumbnail
 from activegen.data.images import RealImages
-from activegen.data.readers import READERS, read_images, read_scenes
+from activegen.data.readers import READERS, read_images, read_scenes, takes
 from activegen.data.scenes import RealScenes
 from activegen.data.splits import few_shot
 from activegen.loop.task import Real
@@ -50,7 +50,8 @@ class Data:
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """(id, reason) of the images that cannot be read."""
-        return self.train.skipped + self.test.skipped
+        val = () if self.val is None else self.val.skipped
+        return self.train.skipped + val + self.test.skipped
 
     def with_more(self, count: int) -> Real:
         """The training images and ``count`` more of each class, or of scenes in all.
@@ -154,7 +155,7 @@ def read_split(spec: DataSpec, split: SplitSpec) -> Real:
     """
     layout, path, options = spec.of(split)
     options = dict(options)
-    if spec.strict:
+    if spec.strict and takes(layout, "strict"):
         options.setdefault("strict", True)
     path = str(Path(path).expanduser()) if path.startswith("~") else path
     reader = read_images if layout in READERS else read_scenes
