@@ -36,7 +36,7 @@ def test_tables_and_numbers_are_copied(results, tmp_path: Path) -> None:
 
 def test_diagnostics_and_equal_seconds_have_tables(results, tmp_path: Path) -> None:
     text = results.table("known", compared.written(tmp_path)).replace("\N{NO-BREAK SPACE}", " ")
-    assert "takes with the same seed, 210 seconds:" in text
+    assert "takes with the same seed, 210 seconds. What counts" in text
     assert "seen by timm:other, which no arm uses:" in text
     assert (
         "| guided | 92.0 % | \N{EN DASH} | \N{EN DASH} | \N{EN DASH} | \N{EN DASH} | 0.0123 |"
