@@ -273,7 +273,11 @@ def compare(
     ] = None,
     stop: Annotated[
         bool,
-        typer.Option("--stop", help="Guided arms stop generating when they do not beat unguided."),
+        typer.Option(
+            "--stop",
+            help="Guided arms stop generating when they do not beat unguided on val images, which "
+            "data.val has to name.",
+        ),
     ] = False,
     diagnose: Annotated[
         bool,
