@@ -24,7 +24,7 @@ from activegen.diffusion.sampling import (
     sample,
     seeded,
 )
-from activegen.records import Prediction, UserError
+from activegen.records import UserError
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 WORDS = ["river", "forest", "dining table", "tv"]
@@ -503,18 +503,3 @@ def test_an_estimate_for_another_target_is_made_only_once():
     assert other.prediction(task) is seen[0].prediction(task)
     assert other.images is seen[0].images
     assert (batch.model.decodes, task.calls) == (1, 1)
-
-
-def test_task_models_see_black_and_white_and_their_gradient_passes_beyond():
-    class Mean:
-        def predict(self, images: Tensor) -> Prediction:
-            self.seen = images
-            return Prediction(images.mean((2, 3)).unsqueeze(0))
-
-    batch, task = gaussian.batch(gaussian.World(), ["red"]), Mean()
-    clean = torch.linspace(-0.7, 1.7, 48).view(1, 3, 4, 4).requires_grad_()
-    level, words = batch.solver().levels[5], batch.conditioning
-    estimate = Estimate(level, clean, clean, words, None, batch.target, batch.model.full)
-    estimate.prediction(task).logits.sum().backward()
-    assert torch.equal(task.seen, clean.clamp(0, 1))
-    torch.testing.assert_close(clean.grad, torch.full_like(clean, 1 / 16))

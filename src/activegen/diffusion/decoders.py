@@ -17,7 +17,7 @@ from activegen.records import Images, Latents, UserError
 
 @runtime_checkable
 class Decoder(Protocol):
-    """Differentiable; not clamped, so that gradients do not stop at black and white."""
+    """Differentiable; not clamped. Task models see the pictures clamped."""
 
     def __call__(self, latents: Latents) -> Images:
         """RGB, about 0 to 1, for latents as the diffusion model sees them."""

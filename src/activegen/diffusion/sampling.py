@@ -150,9 +150,8 @@ class Estimate:
     def prediction(self, task: TaskModel) -> Prediction:
         """What a task model says of the images."""
         if id(task) not in self._predictions:
-            # straight-through: with clamp alone gradients would stop at black and white
-            through = self.images - self.images.detach()
-            self._predictions[id(task)] = task.predict(self.images.detach().clamp(0, 1) + through)
+            # passed on beyond black and white, gradients would spend moves where nothing shows
+            self._predictions[id(task)] = task.predict(self.images.clamp(0, 1))
         return self._predictions[id(task)]
 
     def aiming(self, target: Target) -> "Estimate":
