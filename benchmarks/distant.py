@@ -167,12 +167,8 @@ def main() -> None:
         rows[way] = made | asdict(fidelity(seen, features))
         rows[way]["kid"] = kernel_distance(seen, features).value
         rows[way]["masks"] = evaluate_masks(judge, images, masks).miou
-        rows[way]["megabytes"] = megabytes(
-            options.out / way if way != BEFORE else LAND_COVER_SCENES
-        )
-        miou[way] = {
-            s: learnt(data, s, options.out / f"trained {way}", options) for s in options.seeds
-        }
+        rows[way]["megabytes"] = megabytes({BEFORE: LAND_COVER_SCENES}.get(way, options.out / way))
+        miou[way] = all_learnt(data, options.out / f"trained {way}", options)
         print(way, rows[way], miou[way], flush=True)
     name = f"{options.images} real pieces with masks"
     miou[name] = all_learnt(exact, options.out / "trained real", options)

@@ -191,8 +191,8 @@ def _equal_seconds(made: Mapping[str, Any]) -> list[str]:
     head = ["arm", made["figure"], "against", "difference", "95 % interval", "verdict", "cut off"]
     return [
         "",
-        f"Each arm cut off after {seconds_given(equal)}. What counts is the last evaluated round by "
-        "then, so one that is cut off has had fewer optimiser steps too:",
+        f"Each arm cut off after {seconds_given(equal)}. What counts is the last evaluated round "
+        "by then, so one that is cut off has had fewer optimiser steps too:",
         "",
         *_grid(head, rows),
     ]
