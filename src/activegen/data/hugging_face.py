@@ -241,13 +241,14 @@ def _table(file: Path, columns: list[str]) -> pa.Table:
 def joined(files: list[Path], columns: list[str]) -> "Dataset":
     """Some columns of files, one after the other."""
     import datasets
+    from datasets.exceptions import DatasetGenerationError
 
     if sum(file.stat().st_size for file in files) <= IN_MEMORY:
         _require_same_types(files, columns)
         return datasets.Dataset(pa.concat_tables([_table(file, columns) for file in files]))
     try:
         mapped = datasets.Dataset.from_parquet([str(file) for file in files], columns=columns)
-    except datasets.exceptions.DatasetGenerationError as problem:
+    except DatasetGenerationError as problem:
         _require_same_types(files, columns)  # datasets casts what it can
         why = problem.__cause__ or problem
         raise UserError(f"{files[0]} and others cannot be read as parquet: {why}") from problem
