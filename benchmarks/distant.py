@@ -49,7 +49,7 @@ WORDS = {  # the text encoder reads 48 tokens, and spells what it does not know
 }
 BEFORE, LORA, FULL = "as it was", "lora", "full"
 JUDGE = "smp:linknet/resnet18"
-PER_IMAGE = [3, 6]  # classes in a prompt
+PER_IMAGE = [2, 4]  # classes in a prompt; more do not fit into the 48 tokens
 
 
 def recipe(options: argparse.Namespace, **parts: Any) -> Recipe:
