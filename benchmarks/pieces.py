@@ -7,7 +7,6 @@ Pieces are squares anywhere in an image, with a side drawn evenly between two nu
 """
 
 import argparse
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 from torch import Tensor
 
 from activegen.data.crops import cut, cut_mask
 from activegen.data.mask_parquet import read_mask_parquet
 from activegen.data.scenes import RealScenes
 from activegen.records import IGNORE
+from activegen.store import png
 from activegen.tasks.seeding import derive
 
 SIZE = (64, 64)
@@ -52,20 +51,14 @@ def write(real: RealScenes, split: str, per_image: int, sides: tuple[int, int], 
     """Writes a split; how many pieces it has."""
     made = list(pieces(real, split, per_image, sides))
     columns = {
-        "image": [_png(piece.permute(1, 2, 0)) for _, piece, _ in made],
-        "mask": [_png(mask) for _, _, mask in made],
+        "image": [png(piece) for _, piece, _ in made],
+        "mask": [png(mask[None]) for _, _, mask in made],
         "filename": [name for name, _, _ in made],
     }
     table = pa.table(columns).replace_schema_metadata({"classes": json.dumps(real.classes)})
     out.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, out / f"{split}.parquet", compression="none")
     return len(made)
-
-
-def _png(pixels: Tensor) -> bytes:
-    written = io.BytesIO()
-    Image.fromarray(pixels.numpy()).save(written, "PNG")
-    return written.getvalue()
 
 
 def main() -> None:

@@ -4,10 +4,9 @@
 
 For data sets to which no generator that we may use comes near. Architecture and training are those
 of the embedded generator of scenes (`activegen.zoo.train_scenes`), with which ``--start embedded``
-begins, but for its words. All images of the recipe's
-training split are learnt from, not only the few that a run takes. The recipe draws with the result
-by ``model.path`` and ``segmentation.controls.0.path``. A training that was stopped goes on with the
-same command.
+begins, but for its words. All images of the recipe's training split are learnt from, not only the
+few that a run takes. The recipe draws with the result by ``model.path`` and
+``segmentation.controls.0.path``. A training that was stopped goes on with the same command.
 """
 
 import argparse

@@ -119,7 +119,11 @@ def at_equal_seconds(
     }
     tracks = {name: of for name, of in tracks.items() if of}
     generating = [name for name in tracks if recipe.arms[name].generate != "none"]
-    limits = {s: seconds or _cheapest(tracks, generating, s) for s, of in results.items() if of}
+    limits = {
+        s: _cheapest(tracks, generating, s) if seconds is None else seconds
+        for s, of in results.items()
+        if of
+    }
     cut = {
         name: {s: reached for s, of in mine.items() if (reached := _until(of, limits[s])) > 0}
         for name, mine in tracks.items()
