@@ -30,9 +30,10 @@ from activegen.data.wording import bare
 from activegen.diffusion.attention import Maps
 from activegen.diffusion.mean_field import DenseCRF
 from activegen.diffusion.pseudo_masks import PRESETS, Annotations, PseudoMasks, pseudo_masks
-from activegen.diffusion.reliability import reliable
+from activegen.diffusion.reliability import Ranks, reliable
 from activegen.diffusion.sampling import Batch, Sampling, sample, seeded
 from activegen.diffusion.stable_diffusion import StableDiffusion
+from activegen.loop.annotating import SURE
 from activegen.precision import fast_dtype
 from activegen.records import IGNORE
 from activegen.zoo import LAND_COVER_SCENES
@@ -56,6 +57,8 @@ SETTINGS = {name: preset.masks for name, preset in PRESETS.items()} | {
     "walked once": PseudoMasks(refine=1),
     "walked 4 times": PseudoMasks(refine=4),
     "crf": PseudoMasks(crf=DenseCRF()),
+    "2/3, crf": PseudoMasks(steps=0.67, crf=DenseCRF()),
+    "4/5, crf": PseudoMasks(steps=0.8, crf=DenseCRF()),
 }
 BETAS = (-0.2, 0.0, 0.2, 0.4)
 
@@ -127,15 +130,35 @@ def interval(tables: np.ndarray, times: int = 500) -> list[float]:
 def reliability(made: Annotations, truth: Tensor) -> dict[str, Any]:
     """Wrong pixels in M = 1 and M = 0, and among the surest pixels of all."""
     wrong = made.mask != truth  # where nothing was said, too
-    kept = reliable(made.mask, made.margin)
-    order = made.margin.flatten().argsort(descending=True)
-    risk = wrong.flatten()[order].float().cumsum(0) / torch.arange(1, len(order) + 1)
-    shares = (0.1, 0.25, 0.5, 0.75, 1.0)
-    return {
-        "wrong_in_reliable": round(float(wrong[kept].float().mean()), 4),
-        "wrong_in_rest": round(float(wrong[~kept].float().mean()), 4),
-        "risk_at_coverage": {s: round(float(risk[int(s * len(risk)) - 1]), 4) for s in shares},
+    sure = {
+        name: of(made) for name, of in SURE.items() if name == "margin" or made.share is not None
     }
+    kept = {f"{name}, image": reliable(made.mask, by) for name, by in sure.items()}
+    kept |= {f"{name}, all": among_all(made.mask, by) for name, by in sure.items()}
+    return {
+        "wrong_in_reliable": {name: mean(wrong[at]) for name, at in kept.items()},
+        "wrong_in_rest": {name: mean(wrong[~at]) for name, at in kept.items()},
+        "risk_at_coverage": {name: risk(wrong, by) for name, by in sure.items()},
+    }
+
+
+def among_all(mask: Tensor, sure: Tensor) -> Tensor:
+    """The surer half of each class in all images."""
+    bytes, ranks = (sure.clamp(0, 1) * 255).round().to(torch.uint8), Ranks()
+    for pair in zip(mask, bytes, strict=True):
+        ranks.add(*pair)
+    return torch.stack([ranks.of(*pair) for pair in zip(mask, bytes, strict=True)]) > 127
+
+
+def mean(wrong: Tensor) -> float:
+    return round(float(wrong.float().mean()), 4)
+
+
+def risk(wrong: Tensor, sure: Tensor) -> dict[float, float]:
+    """Wrong pixels among the surest of all, by the share that these are."""
+    order = sure.flatten().argsort(descending=True)
+    sorted_wrong = wrong.flatten()[order]
+    return {s: mean(sorted_wrong[: int(s * len(order))]) for s in (0.1, 0.25, 0.5, 0.75, 1.0)}
 
 
 def measured(made: Annotations, truth: Tensor, classes: int) -> dict[str, Any]:
@@ -144,13 +167,14 @@ def measured(made: Annotations, truth: Tensor, classes: int) -> dict[str, Any]:
 
 
 def joined(parts: list[Annotations]) -> Annotations:
-    """Masks and margins of all batches."""
-    none = torch.zeros(0, 1)
+    """Masks, margins and shares of all batches."""
+    none, shares = torch.zeros(0, 1), [part.share for part in parts if part.share is not None]
     return Annotations(
         torch.cat([part.mask for part in parts]),
         torch.cat([part.margin for part in parts]),
         none,
         none.view(0, 1, 1, 1),
+        torch.cat(shares) if shares else None,
     )
 
 
@@ -162,7 +186,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS))
     parser.add_argument("--judge-steps", type=int, default=800)
     parser.add_argument("--judge-images", type=int, default=3000)
-    parser.add_argument("--no-generated", action="store_true")
+    parser.add_argument("--generated", nargs="*", default=["default", "daam", "crf"])
     parser.add_argument("--out", type=Path, default=Path("pseudo_masks.json"))
     options = parser.parse_args()
     model = StableDiffusion.load(options.model, dtype=fast_dtype("cpu"))
@@ -179,10 +203,13 @@ def main() -> None:
 
     def tell(row: dict[str, Any]) -> None:
         rows.append(row)
-        wrong = f"{row['wrong_in_reliable']:.3f} / {row['wrong_in_rest']:.3f}"
         print(
             f"{row['truth']:9} {row['task']:3} {row['setting']:18} mIoU {row['miou']:.3f} "
-            f"{row['interval']}  wrong in reliable / rest {wrong}",
+            f"{row['interval']}  wrong in reliable / rest",
+            *(
+                f"{by} {share:.3f} / {row['wrong_in_rest'][by]:.3f}"
+                for by, share in row["wrong_in_reliable"].items()
+            ),
             flush=True,
         )
 
@@ -211,9 +238,9 @@ def main() -> None:
             parts.append(pseudo_masks(alone, first[at, None], REST, pictures, settings))
         said = {"truth": "noised", "task": "one", "setting": f"beta {beta}"}
         tell(said | measured(joined(parts), truth, count + 1))
-    if not options.no_generated:
+    if options.generated:
         judge = trained(real_pool(*tensors(many)), count, options.judge_steps, "cpu", "pseudo")
-        parts, seen = {name: [] for name in ("default", "daam", "crf")}, []
+        parts, seen = {name: [] for name in options.generated}, []
         for at in pieces:
             for number, name in enumerate(parts):
                 drawn = sample(asked.batch(at, SETTINGS[name]))

@@ -1,19 +1,22 @@
 """A segmenter from text alone: does robust training help, do other words, do more images?
 
-    python benchmarks/text_only.py --eurosat DIR --sizes 500 2000 --seeds 0 1 2 --out work
+    python benchmarks/text_only.py --eurosat DIR --out work
 
-The embedded generator draws mosaics of real texture for prompts and masks are read out of its
-attention; a segmenter learns from them and is tested on mosaics of EuroSAT's *test* rows with exact
-masks. Beside them real mosaics with exact masks: what there is to reach. The same steps for all.
-What was made or trained before is kept in the folder.
+For each seed the embedded generator draws mosaics of real texture for prompts, masks are read out
+of its attention, a segmenter learns from them, and it is tested on mosaics of EuroSAT's *test* rows
+with exact masks. Beside it real mosaics with exact masks: what there is to reach. The same steps
+for all. Sizes above what one seed has drawn are of all seeds' images together, and only their
+training differs by seed. What was made or trained before is kept in the folder; more seeds and
+sizes can be asked for later.
 
 Yoshihashi et al. (2023), https://arxiv.org/abs/2309.01369.
 """
 
 import argparse
 import json
+import math
 import platform
-from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,24 @@ PLAIN_WORDS = [
         "houses": "houses",
         "industry": "industry",
     }.items()
+]
+MAIN = "three words of each class, sure by share among all"
+KINDS = {
+    MAIN: ["segmentation.text.sure_by=share", "segmentation.text.ranked=all"],
+    "one word of each class": [
+        "segmentation.text.sure_by=share",
+        "segmentation.text.ranked=all",
+        *PLAIN_WORDS,
+    ],
+    "sure by margin in its image": [
+        "segmentation.text.sure_by=margin",
+        "segmentation.text.ranked=image",
+    ],
+}
+BESIDE = [  # the others, and what is trained on them
+    ("one word of each class", "cross-entropy"),
+    ("one word of each class", "ignore"),
+    ("sure by margin in its image", "ignore"),
 ]
 WAYS: dict[str, dict[str, Any]] = {
     "cross-entropy": {},
@@ -74,46 +95,94 @@ def trained(train: dict[str, Any], way: str, seed: int, options: Any, folder: Pa
     return Run(recipe, folder / f"seed-{seed}").carry_out()["arms"]["trained"]["miou"]
 
 
+def drawn(kind: str, seed: int, count: int, options: argparse.Namespace) -> Path:
+    """The data set of this many images that were asked for."""
+    folder = options.out / "drawn" / f"{kind.replace(' ', '-')}-{seed}-{count}"
+    keys = [MOSAICS, f"seed={seed}", f"segmentation.text.masks={options.masks}"]
+    made = annotate(load("annotate_scenes", [*keys, *KINDS[kind], *options.set]), folder, count)
+    print(kind, f"seed {seed}", made, flush=True)
+    return folder / FOLDER
+
+
+def together(folders: list[Path], folder: Path) -> Path:
+    """One data set of several."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, one in enumerate(folders):
+        for file in one.glob("*.parquet"):
+            joined = folder / f"{file.stem}-{number}.parquet"
+            if not joined.exists():
+                joined.symlink_to(file.resolve())
+    return folder
+
+
+def cases(options: argparse.Namespace) -> Iterator[tuple[str, str, dict[int, dict[str, Any]]]]:
+    """What is compared: a name, a way of training, and the training images of each seed."""
+
+    def of(folder: Path, size: int) -> dict[str, Any]:
+        return {"layout": "parquet", "path": str(folder), "split": "train", "count": size}
+
+    few, more = min(options.sizes), math.ceil(min(options.sizes) * 1.06)  # some are dropped
+    for kind, way in BESIDE:
+        yield (
+            f"{way}, {kind}, {few}",
+            way,
+            {seed: of(drawn(kind, seed, more, options), few) for seed in options.seeds},
+        )
+    own = {seed: drawn(MAIN, seed, options.drawn, options) for seed in options.seeds}
+    every = together(list(own.values()), options.out / "drawn" / "together")
+    for size in options.sizes:
+        apart = size <= options.drawn
+        images = {seed: of(own[seed] if apart else every, size) for seed in options.seeds}
+        for way in options.ways:
+            yield f"{way}, {size}", way, images
+        real = {"split": "train", "count": None, "options": {"count": size, "tail": True}}
+        yield f"exact masks of real mosaics, {size}", "cross-entropy", dict.fromkeys(images, real)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--eurosat", type=Path, required=True)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[500])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[500, 2000, 8000])
+    parser.add_argument("--drawn", type=int, default=2700, help="images of each seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--ways", nargs="+", default=list(WAYS))
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--test", type=int, default=300)
     parser.add_argument("--masks", default="default", help="a preset, or settings as YAML")
     parser.add_argument("--set", nargs="*", default=[], help="more keys of the annotation")
+    parser.add_argument("--only-draw", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    prompts = {"plain words": PLAIN_WORDS, "other words": []}
-    found: dict[str, dict[int, float]] = defaultdict(dict)
-    cases: list[tuple[str, str, dict[str, Any]]] = []
-    for size in options.sizes:
-        for words, overrides in prompts.items():
-            folder = options.out / f"{words.replace(' ', '-')}-{size}"
-            masks = f"segmentation.text.masks={options.masks}"
-            keys = [MOSAICS, masks, *overrides, *options.set]
-            made = annotate(load("annotate_scenes", keys), folder, size)
-            print(words, size, made, flush=True)
-            data = {"layout": "parquet", "path": str(folder / FOLDER), "split": "train"}
-            ways = options.ways if words == "other words" else ["cross-entropy"]
-            cases += [(f"{way}, {words}, {size}", way, data) for way in ways]
-        real = {"split": "train", "count": None, "options": {"count": size, "tail": True}}
-        cases.append((f"real mosaics with exact masks, {size}", "cross-entropy", real))
-    for name, way, data in cases:
-        for seed in options.seeds:
-            folder = options.out / "trained" / name.replace(", ", "-").replace(" ", "-")
-            found[name][seed] = trained(data, way, seed, options, folder)
+    found: dict[str, dict[int, float]] = {}
+    for name, way, images in cases(options):
+        if options.only_draw:
+            continue
+        folder = options.out / "trained" / name.replace(", ", "-").replace(" ", "-")
+        found[name] = {seed: trained(of, way, seed, options, folder) for seed, of in images.items()}
         values = " ".join(f"{value:.3f}" for value in found[name].values())
         print(f"{name:45} {values}", flush=True)
-    base = f"cross-entropy, other words, {options.sizes[0]}"
-    compared = [compare(found, name, base) for name in found if name != base]
-    for one in compared:
-        print(one.words)
+    if options.only_draw:
+        return
+    pairs = [(name, base) for name in found if (base := compared_with(name, options))]
+    told = [compare(found, *pair).words for pair in pairs]
+    print("\n".join(told))
     about = {"machine": platform.processor(), "torch": torch.__version__, "options": vars(options)}
-    rows = {"about": about, "miou": found, "compared": [one.words for one in compared]}
+    rows = {"about": about, "miou": found, "compared": told}
     (options.out / "text_only.json").write_text(json.dumps(rows, indent=1, default=str))
+
+
+def compared_with(name: str, options: argparse.Namespace) -> str:
+    """The case that another one is to be better than; "" for none."""
+    *start, size = name.rsplit(", ", 1)
+    way = start[0].split(", ")[0]
+    smaller = [other for other in options.sizes if other < int(size)]
+    if ", " in start[0]:
+        return f"{way}, {size}"  # drawn otherwise
+    if way != "cross-entropy":
+        return f"cross-entropy, {size}"
+    return f"cross-entropy, {max(smaller)}" if smaller else ""
 
 
 if __name__ == "__main__":

@@ -90,6 +90,21 @@ def test_without_a_background_every_pixel_has_a_class():
     torch.testing.assert_close(got.margin, (first - second).abs())
 
 
+def test_a_pixels_share_is_of_the_raw_attention_of_all_classes():
+    of = one_size(3)
+    of.words[0][1] *= 7  # of what is left for other words, nothing shows
+    got = made(of, [[4, 2, 6], [1, 3, 1]], None, PseudoMasks())
+    raw = of.words[0]
+    two = torch.stack([raw[1, [0, 2]].amax(0), raw[1, 1]])
+    for image, maps, ids in ((0, raw[0], [4, 2, 6]), (1, two, [1, 3])):
+        known = upsampled(maps[None])[0]
+        own = torch.stack([known[ids.index(k)] for k in ids])
+        chosen = torch.stack([got.mask[image] == k for k in ids])
+        assert got.share is not None
+        torch.testing.assert_close(got.share[image], (own * chosen).sum(0) / known.sum(0))
+    assert made(of, [[4, 2, 6], [1, 3, 1]], 0, PseudoMasks()).share is None
+
+
 @pytest.mark.parametrize("background", [0, None])
 @pytest.mark.parametrize("crf", [None, DenseCRF(appearance=0.0)])
 def test_images_with_fewer_words_are_filled_up(background: int | None, crf: DenseCRF | None):
@@ -102,6 +117,7 @@ def test_images_with_fewer_words_are_filled_up(background: int | None, crf: Dens
     single = pseudo_masks(alone, torch.tensor([[3]]), background, BLANK[1:], settings)
     assert torch.equal(got.mask[1:], single.mask)
     torch.testing.assert_close(got.margin[1:], single.margin)
+    assert got.share is None or (got.share[1] == 1).all()
     assert set(got.mask[1].unique().tolist()) == ({0, 3} if background == 0 else {3})
     assert (got.maps[1, 1:] == 0).all() and got.margin.isfinite().all()
 

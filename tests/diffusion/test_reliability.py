@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from activegen.diffusion.reliability import Screen, ranked, reliability, reliable, screened
+from activegen.diffusion.reliability import (
+    Ranks,
+    Screen,
+    log_odds,
+    ranked,
+    reliability,
+    reliable,
+    screened,
+)
 from activegen.records import IGNORE, UserError
 
 
@@ -110,3 +118,40 @@ def test_without_a_background_each_class_needs_its_pixels():
 def test_bounds_that_are_none_are_said(wrong: dict[str, float]):
     with pytest.raises(UserError, match="shares that are none"):
         Screen(**wrong)
+
+
+def test_log_odds_keep_order_and_the_half():
+    share = torch.tensor([0.0, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0])
+    odds = log_odds(share)
+    assert odds[2] == 0.5 and odds[0] == 0 and odds[-1] == 1
+    assert odds.diff().min() > 0
+    assert float(odds[3]) == pytest.approx(0.5 + math.log(9) / 24)
+    assert ((odds * 255).round().diff() > 10).all()
+
+
+def test_ranks_in_a_set_are_shares_of_the_pixels_of_a_class():
+    ranks = Ranks()
+    masks = torch.tensor([[[0, 0, 1, IGNORE]], [[0, 0, 1, 1]]], dtype=torch.uint8)
+    sure = torch.tensor([[[10, 20, 7, 99]], [[30, 30, 5, 6]]], dtype=torch.uint8)
+    for pair in zip(masks, sure, strict=True):
+        ranks.add(*pair)
+    found = [ranks.of(*pair)[0].tolist() for pair in zip(masks, sure, strict=True)]
+    of_first = [1 / 8, 3 / 8, 3 / 4]  # each in the middle of its own quarter; two share a half
+    of_second = [1 / 6, 3 / 6, 5 / 6]
+    expected = [
+        [of_first[0], of_first[1], of_second[2], 0],
+        [of_first[2], of_first[2], of_second[0], of_second[1]],
+    ]
+    assert found == [[round(255 * share) for share in row] for row in expected]
+
+
+def test_a_class_in_the_wrong_place_is_unsure_as_a_whole_in_a_set():
+    mask = torch.zeros(2, 4, 4, dtype=torch.uint8)
+    sure = torch.randint(100, 110, (2, 4, 4), dtype=torch.uint8)
+    sure[0] += 100
+    ranks = Ranks()
+    for pair in zip(mask, sure, strict=True):
+        ranks.add(*pair)
+    right, wrong = (ranks.of(*pair) > 127 for pair in zip(mask, sure, strict=True))
+    assert right.all() and not wrong.any()
+    assert reliable(mask, sure.float())[1].float().mean() == 0.5

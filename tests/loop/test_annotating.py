@@ -28,7 +28,7 @@ from activegen.loop.proposing import Origin
 from activegen.loop.proposing_masks import MaskProposalSettings
 from activegen.loop.rounds import Parts, active_generation
 from activegen.loop.settings import ArmSettings, LoopSettings
-from activegen.records import Request, Sample, UserError
+from activegen.records import Request, Sample, UserError, Verdict
 from activegen.store import Store, from_png, png
 from blocks import CLASSES, SIZE, learner, scenes
 
@@ -88,6 +88,35 @@ def test_masks_have_the_classes_of_the_prompt(background):
             assert ranks.mean() == pytest.approx(0.5, abs=0.51 / len(ranks) + 0.01)
         assert PRESENCE.format(0) in sample.scores
         assert sample.attention
+
+
+def test_ranks_are_among_all_images_where_the_recipe_says_so():
+    of = task(sure_by="share", ranked="all")
+    verdicts = [Verdict(f"{k}", True) for k in range(5)]
+    accepted = list(zip(drawn(of, requests(5, of)), verdicts, strict=True))
+    pool = of.synthetic(iter(accepted))
+    masks, known = pool.labels, pool.reliability
+    assert known is not None
+    for label in masks.unique():
+        shares = known[masks == label].float() / 255
+        assert shares.mean() == pytest.approx(0.5, abs=0.01)
+    own = torch.stack([(at > 127).float().mean() for at in known])
+    assert own.std() > 0.05  # an image is sure as a whole, or not
+    stored = torch.stack([from_png(sample.reliability)[0] for sample, _ in accepted])
+    assert not torch.equal(stored, known)
+    for label in masks.unique():
+        at = masks == label
+        order = stored[at].argsort(stable=True)
+        assert (known[at][order].int().diff() >= 0).all()
+    within = task(sure_by="share")
+    assert [kept for kept, _ in within.ranked(lambda: accepted)] == [kept for kept, _ in accepted]
+
+
+def test_a_background_has_no_share_of_the_attention():
+    with pytest.raises(UserError, match=r"sure_by.*margin"):
+        task(frozenset({1}), sure_by="share")
+    with pytest.raises(UserError, match="measure of sureness"):
+        AnnotationSettings(sure_by="luck")
 
 
 def test_a_sample_does_not_depend_on_its_neighbours():

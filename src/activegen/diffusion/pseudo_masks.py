@@ -83,12 +83,15 @@ class Annotations:
             1; below 0 where the field has decided against the attention.
         presence: of each word: the peak of its raw attention; small where it found no place.
         maps: each word's channel, 0 to 1.
+        share: of the raw attention of all classes that the image shall show, that of the pixel's
+            own; None with a background, which has no attention.
     """
 
     mask: UInt8[Tensor, "b h w"]
     margin: Float[Tensor, "b h w"]
     presence: Float[Tensor, "b words"]
     maps: Channels
+    share: Float[Tensor, "b h w"] | None
 
 
 @torch.no_grad()
@@ -117,7 +120,7 @@ def pseudo_masks(
         settings: how.
     """
     walk = partial(_walked, maps=maps, times=settings.refine)
-    channels = AGGREGATES[settings.aggregate](maps, walk)
+    channels, raw = AGGREGATES[settings.aggregate](maps, walk), _mean(maps)
     classes = classes.to(channels.device)
     channels = channels.masked_fill((classes == IGNORE)[:, :, None, None], 0)
     stack, ids = channels, classes
@@ -134,7 +137,8 @@ def pseudo_masks(
     labels = ids.gather(1, best.flatten(1)).view_as(best)
     margin = _margin(stack, best.unsqueeze(1))
     mask = torch.where(margin < settings.band, IGNORE, labels) if settings.band else labels
-    return Annotations(mask.to(torch.uint8), margin, _mean(maps).amax((2, 3)), channels)
+    share = None if background is not None else _share(raw, classes, best)
+    return Annotations(mask.to(torch.uint8), margin, raw.amax((2, 3)), channels, share)
 
 
 def _joined(channels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,6 +151,14 @@ def _joined(channels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
 def _margin(stack: Tensor, best: Tensor) -> Tensor:
     others = stack.scatter(1, best, -torch.inf).amax(1)
     return stack.gather(1, best).squeeze(1) - torch.where(others.isfinite(), others, 0)
+
+
+def _share(raw: Channels, classes: Tensor, best: Tensor) -> Float[Tensor, "b h w"]:
+    """Of the attention of all classes, what the best one has."""
+    raw, ids = _joined(raw, classes)
+    known = raw.masked_fill((ids == IGNORE)[:, :, None, None], 0)
+    known = F.interpolate(known, best.shape[1:], mode="bilinear")
+    return known.gather(1, best.unsqueeze(1)).squeeze(1) / known.sum(1).clamp_min(1e-12)
 
 
 def _along_edges(best: Tensor, ids: Tensor, images: Tensor, field: DenseCRF) -> Tensor:

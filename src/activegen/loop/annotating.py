@@ -3,13 +3,13 @@
 Yoshihashi et al. (2023), https://arxiv.org/abs/2309.01369.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from activegen.data.prompts import Prompts
@@ -17,17 +17,43 @@ from activegen.data.scenes import RealScenes
 from activegen.data.wording import bare, spoken
 from activegen.diffusion.attention import Maps
 from activegen.diffusion.model import DiffusionModel
-from activegen.diffusion.pseudo_masks import PRESETS, PseudoMasks, pseudo_masks
-from activegen.diffusion.reliability import Screen, ranked, reliability, screened
+from activegen.diffusion.pseudo_masks import PRESETS, Annotations, PseudoMasks, pseudo_masks
+from activegen.diffusion.reliability import (
+    Ranks,
+    Screen,
+    log_odds,
+    ranked,
+    reliability,
+    screened,
+)
 from activegen.diffusion.sampling import Batch, Sampling, seeded
 from activegen.loop.judging import LabelCheck, Opinion
 from activegen.loop.proposing import Origin
 from activegen.loop.segmenting import Segmenting
 from activegen.loop.task import Finished
-from activegen.records import IGNORE, Request, Sample, UserError
-from activegen.store import from_png
+from activegen.records import IGNORE, Request, Sample, UserError, Verdict, choose
+from activegen.store import from_png, png
+from activegen.tasks.pool import Pool
 
 PRESENCE = "presence of word {}"
+Judged = tuple[Sample, Verdict]
+
+
+def by_margin(made: Annotations) -> Float[Tensor, "b h w"]:
+    """The lead of the pixel's class on the normalised maps, about 0 to 1 (attn2mask)."""
+    return made.margin
+
+
+def by_share(made: Annotations) -> Float[Tensor, "b h w"]:
+    """The log-odds of its class's share of the raw attention; above a half it has most. Ours."""
+    assert made.share is not None
+    return log_odds(made.share)
+
+
+SURE: Mapping[str, Callable[[Annotations], Float[Tensor, "b h w"]]] = {
+    "margin": by_margin,
+    "share": by_share,
+}
 
 
 @dataclass(frozen=True)
@@ -38,10 +64,14 @@ class AnnotationSettings:
         per_image: classes that a prompt names, least and most.
         masks: how attention becomes masks.
         attribution: look for the classes' own wordings, whichever words the prompt has.
+        sure_by: how sure a pixel is, a name of SURE.
+        ranked: what it is ranked among, in its class: the pixels of its "image" (attn2mask with
+            BECO), or of "all" images of a data set or round (ours).
         screen: what an image with its mask must have.
 
     Raises:
         UserError: numbers of classes that cannot be.
+        UnknownWord: how sure a pixel is has another name.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -49,12 +79,15 @@ class AnnotationSettings:
     per_image: tuple[int, int] = (1, 1)
     masks: PseudoMasks = field(default_factory=lambda: PRESETS["default"].masks)
     attribution: bool = False
+    sure_by: str = "margin"
+    ranked: Literal["image", "all"] = "image"
     screen: Screen = field(default_factory=Screen)
 
     def __post_init__(self):
         least, most = self.per_image
         if not 1 <= least <= most:
             raise UserError(f"per_image is {least} to {most}; give 1 <= least <= most")
+        choose(SURE, self.sure_by, "measure of sureness")
 
 
 @dataclass(frozen=True)
@@ -63,9 +96,19 @@ class Annotating(Segmenting):
 
     Args:
         annotation: settings.
+
+    Raises:
+        UserError: how sure a pixel is cannot be said with a background.
     """
 
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
+
+    def __post_init__(self):
+        if self.background and self.annotation.sure_by == "share":
+            raise UserError(
+                "segmentation.text.sure_by: a background has no attention to have a share of; give "
+                "'margin', or no segmentation.background"
+            )
 
     @property
     def rest(self) -> int | None:
@@ -116,9 +159,11 @@ class Annotating(Segmenting):
         assert maps is not None
         classes = _padded([request.classes for request in requests])
         made = pseudo_masks(maps, classes, self.rest, images.float() / 255, self.annotation.masks)
-        mask, margin = made.mask.cpu(), made.margin.cpu()
-        sure = (ranked(mask, margin) * 255).round().to(torch.uint8)
-        mean = reliability(mask, margin, self.rest)
+        mask, sure = made.mask.cpu(), SURE[self.annotation.sure_by](made).cpu()
+        if self.annotation.ranked == "image":
+            sure = ranked(mask, sure)
+        sure = (sure.clamp(0, 1) * 255).round().to(torch.uint8)
+        mean = reliability(mask, made.margin.cpu(), self.rest)
         finished = []
         for at, request in enumerate(requests):
             peaks = made.presence[at, : len(request.classes)].tolist()
@@ -126,6 +171,27 @@ class Annotating(Segmenting):
             numbers["reliability"] = float(mean[at])
             finished.append(Finished(images[at], mask[at], sure[at], made.maps[at, 0], numbers))
         return finished
+
+    def synthetic(self, accepted: Iterable[Judged]) -> Pool:
+        """As of any masks; with how sure their pixels are, ranked."""
+        kept = list(accepted)
+        return super().synthetic(self.ranked(lambda: kept))
+
+    def ranked(self, accepted: Callable[[], Iterable[Judged]]) -> Iterator[Judged]:
+        """The same with ranks among all of them, where the settings say so.
+
+        Args:
+            accepted: what was; is called twice.
+        """
+        if self.annotation.ranked == "image":
+            yield from accepted()
+            return
+        ranks = Ranks()
+        for sample, _ in accepted():
+            ranks.add(from_png(sample.mask)[0], from_png(sample.reliability)[0])
+        for sample, verdict in accepted():
+            sure = ranks.of(from_png(sample.mask)[0], from_png(sample.reliability)[0])
+            yield replace(sample, reliability=png(sure.unsqueeze(0))), verdict
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from activegen.loop.annotating import Annotating
 from activegen.loop.proposing import Origin
 from activegen.loop.settings import ArmSettings
 from activegen.recipes.drawing import finish
@@ -65,7 +66,9 @@ def annotate(
             )
         stored.write_plan(plan)
         finish(run, stored, None, ARM, settings, {"round": 0, "step": 0, "count": count})
-        images = write_dataset(open_folder(str(folder / FOLDER)), store.accepted(), train.classes)
+        assert isinstance(run.task, Annotating)
+        accepted = run.task.ranked(store.accepted)
+        images = write_dataset(open_folder(str(folder / FOLDER)), accepted, train.classes)
         summary = stored.summary() or {}
         made = {"images": images, "proposed": count, "rejected": summary["rejected"]}
         run.conclude({ARM: made | {"rounds": [summary]}}, time.monotonic() - begun)
