@@ -70,13 +70,15 @@ def measure(recipe: str, sets: Sequence[str], count: int, ats: Sequence[float]) 
         for sample in samples:
             late(from_png(sample.image), sample)
     bad = np.array(late.refused)
-    rows = {at: counted(np.array(noting.refused), bad, at) for at, noting in early.items()}
+    steps = run.recipe.sampling.num_steps
+    rows = {at: counted(np.array(noting.refused), bad, at, steps) for at, noting in early.items()}
     return {"recipe": recipe, "images": count, "rejected": share(bad), "rows": rows}
 
 
-def counted(dropped: np.ndarray, bad: np.ndarray, at: float) -> dict[str, Any]:
-    """Of a moment."""
-    calls, kept = 1 - float(dropped.mean()) * (1 - at), int((~bad & ~dropped).sum())
+def counted(dropped: np.ndarray, bad: np.ndarray, at: float, steps: int) -> dict[str, Any]:
+    """Of a moment; it comes after the denoiser's call of the first step that is so far."""
+    done = next(step for step in range(steps) if step / steps >= at) + 1
+    calls, kept = 1 - float(dropped.mean()) * (1 - done / steps), int((~bad & ~dropped).sum())
     return {
         "dropped": share(dropped),
         "of the good, dropped": share(dropped[~bad]),

@@ -42,7 +42,7 @@ from activegen.recipes.schema import load
 from activegen.records import Request, TaskModel
 from activegen.scores import SCORES, consensus
 from activegen.tasks.committee import Committee
-from activegen.zoo.card_scenes import tensors
+from activegen.zoo.card_scenes import JUDGE, tensors
 from activegen.zoo.domains import rendered_scenes
 from activegen.zoo.networks import real_pool, trained
 
@@ -61,6 +61,7 @@ class Subject:
         way: of its guidance.
         score: that the guidance raises.
         held_out: architecture of the models that did not guide.
+        judge: of the judge; no network that the generator's decoder was trained to please.
         variants: overrides by name; the last is the full cost.
     """
 
@@ -68,6 +69,7 @@ class Subject:
     way: str
     score: str
     held_out: str
+    judge: str
     variants: Mapping[str, Sequence[str]]
 
 
@@ -77,6 +79,7 @@ SUBJECTS = {
         "adversarial",
         "cross_entropy",
         "timm:resnet10t",
+        "timm:resnet18",
         {
             "no gradient": [f"{C}.step=0"],
             "default": [],
@@ -90,6 +93,7 @@ SUBJECTS = {
         "guided",
         "disagreement",
         "smp:unet/resnet18",
+        JUDGE,
         {
             "default": [],
             "half as long": [f"{A}.step=0.045"],
@@ -176,14 +180,14 @@ def cosines(ours: dict[int, Tensor], theirs: dict[int, Tensor]) -> dict[int, flo
 @torch.inference_mode()
 def values(score: str, task: TaskModel, images: Tensor, targets: Tensor) -> np.ndarray:
     seen = task.predict(images.float() / 255)
-    return SCORES[score](seen, targets.long()).double().numpy()
+    return SCORES[score](seen, targets.long().to(seen.logits.device)).double().cpu().numpy()
 
 
 @torch.inference_mode()
 def confirmed(judge: TaskModel, images: Tensor, targets: Tensor) -> np.ndarray:
     """Of each image: is it what was asked for, or the share of its pixels that are."""
-    right = consensus(judge.predict(images.float() / 255).logits).argmax(1) == targets
-    return right.flatten(1).double().mean(1).numpy() if right.ndim > 1 else right.double().numpy()
+    seen = consensus(judge.predict(images.float() / 255).logits).argmax(1).cpu()
+    return (seen == targets).flatten(1).double().mean(1).numpy()
 
 
 def few(run: Run) -> Any:
@@ -204,15 +208,16 @@ def measure(subject: Subject, count: int, folder: Path, steps: tuple[int, int]) 
     run = Run(load(subject.recipe, sets), folder / "run")
     run.check()
     pool, classes = few(run), len(run.data.train.classes)
+    device = str(run.learner_device)
     learner = run.learner()
     learner.train(pool, steps[0])
     halves = [pool.subset(torch.arange(k, len(pool), 2)) for k in (0, 1)]
-    mates = [trained(half, classes, steps[0], "cpu", f"mate {k}") for k, half in enumerate(halves)]
+    mates = [trained(half, classes, steps[0], device, f"mate {k}") for k, half in enumerate(halves)]
     others = [
-        trained(half, classes, steps[0], "cpu", f"other {k}", subject.held_out)
+        trained(half, classes, steps[0], device, f"other {k}", subject.held_out)
         for k, half in enumerate([pool, *halves])
     ]
-    judge = trained(many(subject), classes, steps[1], "cpu", "judge")
+    judge = trained(many(subject), classes, steps[1], device, "judge", subject.judge)
     bank = MemoryBank()
     if not run.recipe.segmentation:
         of = run.data.train
@@ -225,6 +230,8 @@ def measure(subject: Subject, count: int, folder: Path, steps: tuple[int, int]) 
     plan = task.propose(judged, run.data.train, 1.0, Origin(0, "measured", "0"), rng)[:count]
     plan = [replace(request, steering=subject.way) for request in plan]
     plain = [replace(request, steering=PLAIN) for request in plan]
+    if not run.recipe.segmentation:  # whose reference is the mask
+        plain = [replace(request, reference="") for request in plain]
     committee = subject.score == "disagreement"
     guiding = Committee(learners.committee) if committee else learner.averaged
     held_out = Committee(tuple(others)) if committee else others[0]

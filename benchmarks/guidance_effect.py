@@ -6,7 +6,7 @@ Scenes of the embedded world. For each objective and route the same masks and se
 growing strength. Of the finished 8-bit images we measure the objective's own score under the model
 that guided and under a held-out one of another architecture (if it rises for the first alone, the
 effect is adversarial, not informative), and whether an independent segmenter, trained on thousands
-of scenes, still sees the mask.
+of scenes and of a third architecture, still sees the mask. Gradients go through the full decoder.
 
 Kniesel et al. (2025), https://arxiv.org/abs/2503.09221, Figures 4 and 5.
 """
@@ -23,7 +23,6 @@ from torch import Tensor
 from activegen import scores
 from activegen.data.palettes import Palette, paint
 from activegen.diffusion.control import Control
-from activegen.diffusion.decoders import LinearDecoder
 from activegen.diffusion.sampling import Batch, Sampling, sample, seeded
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.guidance import (
@@ -40,39 +39,19 @@ from activegen.records import Score, TaskModel
 from activegen.tasks.committee import Committee
 from activegen.tasks.dropout import FrozenDropout, NaiveDropout
 from activegen.tasks.evaluate_masks import evaluate_masks
-from activegen.tasks.learner import Learner, TrainSettings
-from activegen.tasks.pool import Pool
-from activegen.tasks.seeding import seeded as in_order
-from activegen.tasks.segmenter import Segmenter
-from activegen.tasks.segmenters import build_segmenter
+from activegen.tasks.task_network import TaskNetwork
 from activegen.zoo import LAND_COVER_SCENES
-from activegen.zoo.card_scenes import tensors
+from activegen.zoo.card_scenes import JUDGE, tensors
 from activegen.zoo.domains import Scenes, rendered_scenes
 from activegen.zoo.layouts import SCENE_CLASSES
+from activegen.zoo.networks import real_pool, trained
 
-
-def trained(network: str, images: Tensor, masks: Tensor, steps: int, start: str) -> Segmenter:
-    settings = TrainSettings(
-        steps=steps,
-        batch_size=32,
-        optimiser="adamw",
-        learning_rate=2e-3,
-        warmup_steps=20,
-        ema_decay=0.99,
-        augmentation="land_cover",
-        amp="auto",
-    )
-    with in_order(0, start):
-        learner = Learner(build_segmenter(network, len(SCENE_CLASSES), 64), settings, "cpu")
-    real = torch.zeros(len(images), dtype=torch.bool)
-    learner.train(Pool(images, masks, torch.ones(len(images)), real), steps)
-    return learner.averaged  # pyright: ignore[reportReturnType]
+HELD_OUT = "smp:unet/resnet18"
 
 
 def draw(
     model: StableDiffusion,
     scenes: Scenes,
-    decoder: LinearDecoder,
     guidance: list,
     sampling: Sampling,
     size: int = 32,
@@ -83,10 +62,11 @@ def draw(
         some = masks[start : start + size]
         noise, rngs = seeded(list(range(start, start + len(some))), model.noise_shape)
         pictures = torch.stack([paint(mask, SCENE_CLASSES, palette) for mask in some])
+        pictures, noise = pictures.to(model.device), noise.to(model.device)
         prompts = [captions[0] for captions in scenes.captions[start : start + size]]
         conditioning = model.condition(prompts, [""] * len(some), control=(pictures,))
-        batch = Batch(model, sampling, noise, rngs, conditioning, some.long())
-        made.append((sample(batch, guidance, decoder).images * 255).round().to(torch.uint8))
+        batch = Batch(model, sampling, noise, rngs, conditioning, some.long().to(model.device))
+        made.append((sample(batch, guidance).images * 255).round().to(torch.uint8).cpu())
     return torch.cat(made)
 
 
@@ -95,7 +75,9 @@ def mean(score: Score, task: TaskModel, images: Tensor, masks: Tensor) -> dict[s
     """Of the finished images, with the standard error over images."""
     values = torch.cat(
         [
-            score(task.predict(part.float() / 255), target.long())
+            score(
+                seen := task.predict(part.float() / 255), target.long().to(seen.logits.device)
+            ).cpu()
             for part, target in zip(images.split(32), masks.split(32), strict=True)
         ]
     )
@@ -111,36 +93,35 @@ def main() -> None:
     parser.add_argument("--routes", nargs="+", default=["decoder", "denoiser"])
     parser.add_argument("--judge-steps", type=int, default=800)
     parser.add_argument("--learner-steps", type=int, default=300)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="auto", help="of the denoiser")
     parser.add_argument("--out", type=Path, default=Path("guidance_effect.json"))
     options = parser.parse_args()
-    dtype = fast_dtype("cpu") if options.dtype == "auto" else getattr(torch, options.dtype)
+    device = options.device
+    dtype = fast_dtype(device) if options.dtype == "auto" else getattr(torch, options.dtype)
     net = Control.load(options.model / "controlnet", dtype=dtype)
-    model = StableDiffusion.load(options.model, dtype=dtype, controls=[net])
+    model = StableDiffusion.load(options.model, device, dtype, controls=[net])
 
     few, many = rendered_scenes(48, 11, tail=False), rendered_scenes(3000, 12)
     asked = rendered_scenes(options.images, 13)
-    images, masks = tensors(few)
-    half = len(images) // 2
-    steps = options.learner_steps
-    learner = trained("small", images, masks, steps, "learner")
-    committee = Committee(
-        (
-            trained("small", images[:half], masks[:half], steps, "first"),
-            trained("small", images[half:], masks[half:], steps, "second"),
-            learner,
-        )
-    )
-    other = trained("smp:unet/resnet18", images, masks, steps, "held out")
+
+    def learnt(start: str, network: str = "small", part: slice = slice(None)) -> TaskNetwork:
+        pool = real_pool(*(of[part] for of in tensors(few)))
+        return trained(pool, count, options.learner_steps, device, start, network)
+
+    count, first, second = len(SCENE_CLASSES), slice(0, 24), slice(24, 48)
+    learner = learnt("learner")
+    committee = Committee((learnt("first", part=first), learnt("second", part=second), learner))
+    other = learnt("held out", HELD_OUT)
     others = Committee(
         (
-            trained("smp:unet/resnet18", images[:half], masks[:half], steps, "other first"),
-            trained("smp:unet/resnet18", images[half:], masks[half:], steps, "other second"),
+            learnt("other first", HELD_OUT, first),
+            learnt("other second", HELD_OUT, second),
             other,
         )
     )
-    teacher = trained("small", images, masks, steps, "teacher")
-    judge = trained("small", *tensors(many), options.judge_steps, "judge")
+    teacher = learnt("teacher")
+    judge = trained(real_pool(*tensors(many)), count, options.judge_steps, device, "judge", JUDGE)
     dropout, naive = FrozenDropout(learner, 5, seed=0), NaiveDropout(learner, 5, seed=0)
 
     anchor = Weighted(1.0, TeacherAnchor(teacher))
@@ -192,9 +173,8 @@ def main() -> None:
         ),
     }
     sampling = Sampling(num_steps=options.steps, cfg_scale=2.0, scheduler="ddim")
-    decoder = fitted(model, few)
     target = tensors(asked)[1]
-    plain = draw(model, asked, decoder, [], sampling)
+    plain = draw(model, asked, [], sampling)
     print(f"the judge sees {evaluate_masks(judge, plain, target).miou:.3f} mIoU, unguided")
     rows = []
     for name, (objectives, measured, guiding, held_out) in table.items():
@@ -203,7 +183,7 @@ def main() -> None:
             for strength in [0.0, *options.strengths]:
                 term = During(0.2, 0.8, Ascend("latents", route, tuple(objectives), strength))
                 begun = time.perf_counter()
-                drawn = draw(model, asked, decoder, [term], sampling) if strength else plain
+                drawn = draw(model, asked, [term], sampling) if strength else plain
                 rows.append(
                     {
                         "objective": name,
@@ -225,13 +205,6 @@ def main() -> None:
                 )
     about = {"machine": platform.processor(), "torch": torch.__version__, "options": vars(options)}
     options.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1, default=str))
-
-
-@torch.no_grad()
-def fitted(model: StableDiffusion, scenes: Scenes) -> LinearDecoder:
-    images = tensors(scenes)[0][:32].float() / 255
-    latents = torch.cat([model.encode(image[None]) for image in images])
-    return LinearDecoder.fit(latents, model.full(latents))
 
 
 if __name__ == "__main__":

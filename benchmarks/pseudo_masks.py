@@ -37,7 +37,7 @@ from activegen.loop.annotating import SURE
 from activegen.precision import fast_dtype
 from activegen.records import IGNORE
 from activegen.zoo import LAND_COVER_SCENES
-from activegen.zoo.card_scenes import tensors
+from activegen.zoo.card_scenes import JUDGE, tensors
 from activegen.zoo.domains import Scenes, eurosat, mosaics, rendered_scenes
 from activegen.zoo.layouts import SCENE_CLASSES, present
 from activegen.zoo.networks import real_pool, trained
@@ -239,7 +239,9 @@ def main() -> None:
         said = {"truth": "noised", "task": "one", "setting": f"beta {beta}"}
         tell(said | measured(joined(parts), truth, count + 1))
     if options.generated:
-        judge = trained(real_pool(*tensors(many)), count, options.judge_steps, "cpu", "pseudo")
+        judge = trained(
+            real_pool(*tensors(many)), count, options.judge_steps, "cpu", "pseudo", JUDGE
+        )
         parts, seen = {name: [] for name in options.generated}, []
         for at in pieces:
             for number, name in enumerate(parts):

@@ -16,15 +16,21 @@ import argparse
 import json
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from activegen.diffusion.reliability import ranked
 from activegen.proof.statistics import compare
 from activegen.recipes import Run, load, parse
-from activegen.recipes.annotating import FOLDER, annotate
+from activegen.recipes.annotating import ARM, FOLDER, annotate
+from activegen.records import Sample, Verdict
+from activegen.store import Store, from_png, png
+from activegen.store.dataset import write_dataset
+from activegen.store.files import open_folder
 
 MOSAICS = "prompts.templates=['a satellite mosaic of {word}']"
 PLAIN_WORDS = [
@@ -39,24 +45,11 @@ PLAIN_WORDS = [
         "industry": "industry",
     }.items()
 ]
-MAIN = "three words of each class, sure by share among all"
+MAIN, OTHER = "three words of each class", "one word of each class"
 KINDS = {
-    MAIN: ["segmentation.text.sure_by=share", "segmentation.text.ranked=all"],
-    "one word of each class": [
-        "segmentation.text.sure_by=share",
-        "segmentation.text.ranked=all",
-        *PLAIN_WORDS,
-    ],
-    "sure by margin in its image": [
-        "segmentation.text.sure_by=margin",
-        "segmentation.text.ranked=image",
-    ],
+    MAIN: [],
+    OTHER: PLAIN_WORDS,
 }
-BESIDE = [  # the others, and what is trained on them
-    ("one word of each class", "cross-entropy"),
-    ("one word of each class", "ignore"),
-    ("sure by margin in its image", "ignore"),
-]
 WAYS: dict[str, dict[str, Any]] = {
     "cross-entropy": {},
     "weight": {"training": {"unreliable": "weight"}},
@@ -104,12 +97,30 @@ def drawn(kind: str, seed: int, count: int, options: argparse.Namespace) -> Path
     return folder / FOLDER
 
 
+def ranked_alone(dataset: Path) -> Path:
+    """The same images and masks, and how sure a pixel is ranked within its image alone."""
+    made, root = dataset.parent / "ranked alone", dataset.parent / "arms" / ARM / "store"
+    if not made.exists():
+        store = Store(str(root))
+        partial = made.with_suffix(".partial")
+        write_dataset(open_folder(str(partial)), map(_alone, store.accepted()), store.classes)
+        partial.rename(made)
+    return made
+
+
+def _alone(pair: tuple[Sample, Verdict]) -> tuple[Sample, Verdict]:
+    sample, verdict = pair
+    mask, sure = from_png(sample.mask)[:1], from_png(sample.reliability)[:1]
+    ranks = (ranked(mask, sure.float()) * 255).round().to(torch.uint8)
+    return replace(sample, reliability=png(ranks)), verdict
+
+
 def together(folders: list[Path], folder: Path) -> Path:
     """One data set of several."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, one in enumerate(folders):
+    for one in folders:
         for file in one.glob("*.parquet"):
-            joined = folder / f"{file.stem}-{number}.parquet"
+            joined = folder / f"{file.stem}-{one.parent.name}.parquet"
             if not joined.exists():
                 joined.symlink_to(file.resolve())
     return folder
@@ -121,22 +132,25 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, str, dict[int, dic
     def of(folder: Path, size: int) -> dict[str, Any]:
         return {"layout": "parquet", "path": str(folder), "split": "train", "count": size}
 
-    few, more = min(options.sizes), math.ceil(min(options.sizes) * 1.06)  # some are dropped
-    for kind, way in BESIDE:
-        yield (
-            f"{way}, {kind}, {few}",
-            way,
-            {seed: of(drawn(kind, seed, more, options), few) for seed in options.seeds},
-        )
-    own = {seed: drawn(MAIN, seed, options.drawn, options) for seed in options.seeds}
-    every = together(list(own.values()), options.out / "drawn" / "together")
+    seeds, few = options.seeds, min(options.sizes)
+    more = math.ceil(few * 1.06)  # some are dropped
+    others = {seed: of(drawn(OTHER, seed, more, options), few) for seed in seeds}
+    for way in options.ways[:2]:
+        yield f"{way}, {OTHER}, {few}", way, others
+    own = {seed: drawn(MAIN, seed, options.drawn, options) for seed in seeds}
+    every = options.out / "drawn" / f"together-{'-'.join(map(str, seeds))}-{options.drawn}"
+    every = together(list(own.values()), every)
     for size in options.sizes:
         apart = size <= options.drawn
-        images = {seed: of(own[seed] if apart else every, size) for seed in options.seeds}
+        name = str(size) if apart else f"{size} of {len(seeds)} seeds"
+        images = {seed: of(own[seed] if apart else every, size) for seed in seeds}
         for way in options.ways:
-            yield f"{way}, {size}", way, images
+            yield f"{way}, {name}", way, images
+        if apart and "ignore" in options.ways:
+            alone = {seed: of(ranked_alone(own[seed]), size) for seed in seeds}
+            yield f"ignore, ranked alone, {name}", "ignore", alone
         real = {"split": "train", "count": None, "options": {"count": size, "tail": True}}
-        yield f"exact masks of real mosaics, {size}", "cross-entropy", dict.fromkeys(images, real)
+        yield f"exact masks of real mosaics, {name}", "cross-entropy", dict.fromkeys(seeds, real)
 
 
 def main() -> None:
@@ -147,7 +161,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 2000, 8000])
     parser.add_argument("--drawn", type=int, default=2700, help="images of each seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--ways", nargs="+", default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", default=["cross-entropy", "ignore", "co-training"])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--test", type=int, default=300)
     parser.add_argument("--masks", default="default", help="a preset, or settings as YAML")
@@ -165,7 +179,7 @@ def main() -> None:
         print(f"{name:45} {values}", flush=True)
     if options.only_draw:
         return
-    pairs = [(name, base) for name in found if (base := compared_with(name, options))]
+    pairs = [(name, base) for name in found if (base := compared_with(name, found))]
     told = [compare(found, *pair).words for pair in pairs]
     print("\n".join(told))
     about = {"machine": platform.processor(), "torch": torch.__version__, "options": vars(options)}
@@ -173,16 +187,17 @@ def main() -> None:
     (options.out / "text_only.json").write_text(json.dumps(rows, indent=1, default=str))
 
 
-def compared_with(name: str, options: argparse.Namespace) -> str:
+def compared_with(name: str, all_names: Collection[str]) -> str:
     """The case that another one is to be better than; "" for none."""
-    *start, size = name.rsplit(", ", 1)
-    way = start[0].split(", ")[0]
-    smaller = [other for other in options.sizes if other < int(size)]
-    if ", " in start[0]:
-        return f"{way}, {size}"  # drawn otherwise
-    if way != "cross-entropy":
-        return f"cross-entropy, {size}"
-    return f"cross-entropy, {max(smaller)}" if smaller else ""
+    way, *_, size = name.split(", ")
+    smaller = [of for of in all_names if of.startswith("cross-entropy, ") and of.count(", ") == 1]
+    base = f"{way}, {size}"
+    if base == name or base not in all_names:
+        base = f"cross-entropy, {size}"
+    if base == name:
+        at = smaller.index(name)
+        base = smaller[at - 1] if at else ""
+    return base if base in all_names else ""
 
 
 if __name__ == "__main__":

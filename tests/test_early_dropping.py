@@ -19,13 +19,13 @@ def early_dropping():
 def test_what_is_saved_and_lost(early_dropping):
     bad = np.array([True, True, False, False, False])
     dropped = np.array([True, False, True, False, False])
-    row = early_dropping.counted(dropped, bad, at=0.5)
+    row = early_dropping.counted(dropped, bad, at=0.5, steps=15)
     assert row["dropped"][0] == pytest.approx(2 / 5)
     assert row["of the good, dropped"][0] == pytest.approx(1 / 3)
     assert row["of the bad, dropped"][0] == pytest.approx(1 / 2)
-    assert row["calls"] == pytest.approx(0.8)  # two of five made half of theirs
-    assert row["a good image"] == pytest.approx(0.8 * 3 / 2)
-    assert early_dropping.counted(~bad, bad, at=0.5)["a good image"] == float("inf")
+    assert row["calls"] == pytest.approx(0.84)  # two of five made 9 of 15, the first past a half
+    assert row["a good image"] == pytest.approx(0.84 * 3 / 2)
+    assert early_dropping.counted(~bad, bad, at=0.5, steps=15)["a good image"] == float("inf")
 
 
 def test_wilson_intervals(early_dropping):

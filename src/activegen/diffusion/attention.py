@@ -313,7 +313,8 @@ def _weights(attn: Any, hidden: Tensor, keys: Tensor) -> Float[Tensor, "b p n"]:
         x.unflatten(-1, (attn.heads, -1)).transpose(1, 2).float()
         for x in (attn.to_q(hidden), attn.to_k(keys))
     )
-    return torch.softmax(query @ key.transpose(-1, -2) * attn.scale, dim=-1).mean(1)
+    with torch.autocast(query.device.type, enabled=False):
+        return torch.softmax(query @ key.transpose(-1, -2) * attn.scale, dim=-1).mean(1)
 
 
 def _shape(pixels: int, latent_shape: tuple[int, int]) -> tuple[int, int]:

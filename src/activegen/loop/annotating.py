@@ -66,7 +66,7 @@ class AnnotationSettings:
         attribution: look for the classes' own wordings, whichever words the prompt has.
         sure_by: how sure a pixel is, a name of SURE.
         ranked: what it is ranked among, in its class: the pixels of its "image" (attn2mask with
-            BECO), or of "all" images of a data set or round (ours).
+            BECO), or of "all" images of a data set, or of those accepted so far in a run (ours).
         screen: what an image with its mask must have.
 
     Raises:

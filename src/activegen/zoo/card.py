@@ -243,7 +243,8 @@ def main() -> None:
         if subject.name not in options.domains:
             continue
         card[subject.name], drawn = measure(model, subject, options.images, options.steps, SAMPLING)
-        grid(drawn, len(subject.classes), 12, options.grids / f"generated_{subject.name}.png")
+        if options.split == "test":
+            grid(drawn, len(subject.classes), 12, options.grids / f"generated_{subject.name}.png")
         print(subject.name, json.dumps(card[subject.name]), flush=True)
     if options.split == "test":
         (options.model / "card.json").write_text(json.dumps(card, indent=2) + "\n")

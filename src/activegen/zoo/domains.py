@@ -72,7 +72,8 @@ class Domain:
     @property
     def targets(self) -> np.ndarray:
         """(n,) places in `classes`."""
-        return np.array([self.classes.index(label) for label in self.labels])
+        places = {name: place for place, name in enumerate(self.classes)}
+        return np.array([places[label] for label in self.labels])
 
 
 @dataclass(frozen=True)

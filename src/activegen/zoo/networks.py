@@ -33,7 +33,7 @@ def trained(
         optimiser="adamw",
         learning_rate=2e-3,
         weight_decay=0.05,
-        warmup_steps=100,
+        warmup_steps=min(100, steps),
         ema_decay=0.99,
         augmentation="flips" if masks else "land_cover",
         amp="auto",

@@ -15,6 +15,14 @@ from torch import Tensor, nn
 from activegen.precision import mixed_precision
 
 
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """A name to write to; the file is there when all of it is written."""
+    partial = file.with_name(f"partial-{file.name}")
+    yield partial
+    partial.replace(file)
+
+
 class Run:
     """One training: AdamW, warm-up and cosine, an exponential average, a state to resume from.
 
@@ -56,11 +64,13 @@ class Run:
         )
         self.parameters, self.seen, self.step = parameters, 0, 0
         if self.file.exists():
-            state = torch.load(self.file, map_location=device, weights_only=True)
+            # each model brings its part to the device; AdamW's step counts stay on the CPU
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
             for key, model in models.items():
                 model.load_state_dict(state["models"][key])
             self.optimiser.load_state_dict(state["optimiser"])
             self.average.load_state_dict(state["average"])
+            self.average.to(device)
             self.seen, self.step = state["seen"], state["step"]
 
     def autocast(self) -> torch.autocast:
@@ -125,9 +135,8 @@ class Run:
             "seen": self.seen,
             "step": self.step,
         }
-        partial = self.file.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.file)
+        with whole(self.file) as file:
+            torch.save(state, file)
 
     def averaged(self) -> dict[str, nn.Module]:
         """Copies of the models with the averaged weights."""

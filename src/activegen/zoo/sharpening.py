@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from activegen.tasks.task_network import TaskNetwork
 from activegen.zoo.networks import real_pool, trained, untrained
-from activegen.zoo.running import Run
-from activegen.zoo.training import Pictures, dihedral
+from activegen.zoo.running import Run, whole
+from activegen.zoo.training import Pictures, dihedral, known
 
 # a step asks one: what only one of them sees is no texture
 CLASSIFIERS = ("small", "timm:resnet10t")
@@ -48,7 +48,8 @@ def _critic(domain: Pictures, network: str, work: Path, device: str) -> TaskNetw
         pool = real_pool(images, torch.from_numpy(domain.targets))
         start = f"critic of {domain.name}"
         model = trained(pool, count, CRITIC_STEPS, device, start, network)
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)
+        with whole(file) as partial:
+            save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
     made = untrained(network, count, side, domain.targets.ndim > 1).to(device)
     made.load_state_dict(load_file(file, device=device))
     return made.eval().requires_grad_(False)
@@ -104,12 +105,14 @@ def sharpen(
     vae = vae.to(device)
     models = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
     spread = torch.cat([x[0].float().flatten()[:1_000_000] for x in latents]).std()
-    run = Run("decoder", models, work, images, batch=32, rate=5e-4, device=device)
+    # a scene has a texture for each class
+    windows = [1 if domain.targets.ndim == 1 else 4 for domain in domains]
+    name = f"decoder-{known(vae, domains)}"
+    run = Run(name, models, work, images, batch=32, rate=5e-4, device=device)
     for rng in run.steps():
         which = run.step % len(domains)
         domain, encoded = domains[which], latents[which]
         judge = asked[which][run.step // len(domains) % len(asked[which])]
-        windows = 1 if domain.targets.ndim == 1 else 4  # a scene has a texture for each class
         turn = int(torch.randint(len(encoded), (1,), generator=rng))
         index = torch.randint(encoded.shape[1], (run.batch,), generator=rng)
         z = encoded[turn, index].float()
@@ -121,7 +124,7 @@ def sharpen(
             ours = looks(judge, decoded / 2 + 0.5)
             with torch.no_grad():
                 theirs = looks(judge, real / 2 + 0.5)
-            texture = texture_loss(ours, theirs, windows)
+            texture = texture_loss(ours, theirs, windows[which])
         pixels = (decoded.float() - real).abs().mean()
         run.update(pixels + TEXTURE * texture, {"pixels": pixels.item(), "texture": texture.item()})
     for name, model in run.averaged().items():

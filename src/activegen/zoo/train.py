@@ -2,8 +2,9 @@
 
 Each stage is resumable from its state in ``--work`` and better for being run longer with larger
 numbers: the autoencoder, the latents of all images, the decoder alone, the denoiser with its text
-encoder. ``--start DIR`` begins with the weights of a generator instead of random ones. Several
-processes or devices share the work under ``torchrun``, once the latents are there.
+encoder. With a longer autoencoder what follows begins anew. ``--start DIR`` begins with the weights
+of a generator instead of random ones. Several processes or devices share the work under
+``torchrun``, once pictures, latents and critics are there.
 The result is a folder in diffusers' own layout, float16 safetensors.
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from activegen.zoo import LAND_COVER
 from activegen.zoo.architecture import TILES, denoiser, export
 from activegen.zoo.domains import Domain, eurosat, rendered
-from activegen.zoo.running import Run
+from activegen.zoo.running import Run, whole
 from activegen.zoo.sharpening import critics, sharpen
 from activegen.zoo.training import (
     Captions,
@@ -25,6 +26,7 @@ from activegen.zoo.training import (
     arguments,
     encoded,
     is_first,
+    known,
     plain_attention,
     prepared,
     started,
@@ -39,13 +41,26 @@ def train_denoiser(
     latents: list[Tensor],
     captions: Captions,
     scale: float,
+    of: str,
     work: Path,
     images: int,
     device: str,
     compiled: bool,
     start: Path | None = None,
 ) -> dict[str, nn.Module]:
-    """The denoiser and the text encoder together, one caption in ten empty."""
+    """The denoiser and the text encoder together, one caption in ten empty.
+
+    Args:
+        domains, latents: what it learns from, and as it was encoded.
+        captions: the text encoder.
+        scale: of the latents.
+        of: name of the latents.
+        work: folder of the state.
+        images: to see in all.
+        device: of all models.
+        compiled: whether the denoiser is.
+        start: a generator to begin with.
+    """
     torch.manual_seed(1)
     unet = denoiser(TILES, captions.encoder.config.hidden_size)
     unet = started(unet, start and start / "unet").to(device)
@@ -54,7 +69,7 @@ def train_denoiser(
     noised = Noising(device)
     share = torch.tensor([0.6, 0.4])
     models = {"unet": unet, "text_encoder": captions.encoder}
-    run = Run("denoiser", models, work, images, batch=128, rate=8e-4, device=device)
+    run = Run(f"denoiser-{of}", models, work, images, batch=128, rate=8e-4, device=device)
     for rng in run.steps():
         which = torch.multinomial(share, run.batch, replacement=True, generator=rng)
         draws = torch.rand(run.batch, 4, generator=rng)
@@ -78,12 +93,9 @@ def world(work: Path, count: int) -> Domain:
     cache = work / f"world-{count}.npz"
     if not cache.exists():
         tiles = rendered(count, WORLD_SEED)
-        np.savez(
-            cache,
-            images=tiles.images,
-            labels=tiles.labels,
-            captions=["|".join(c) for c in tiles.captions],
-        )
+        said = ["|".join(c) for c in tiles.captions]
+        with whole(cache) as file:
+            np.savez(file, images=tiles.images, labels=tiles.labels, captions=said)
     stored = np.load(cache)
     captions = [tuple(text.split("|")) for text in stored["captions"].tolist()]
     return Domain("world", stored["images"], captions, stored["labels"].tolist(), False)
@@ -101,7 +113,7 @@ def main() -> None:
 
     domains = [eurosat(options.eurosat), world(work, options.world_tiles)]
     vae = train_autoencoder(domains, TILES, work, options.autoencoder_images, device, start)
-    latents = encoded(vae, domains, work / "latents.pt", device)
+    latents = encoded(vae, domains, work, device)
     if options.decoder_images:
         asked = [critics(domain, work, device) for domain in domains]
         vae = sharpen(domains, latents, asked, vae, work, options.decoder_images, device)
@@ -111,6 +123,7 @@ def main() -> None:
         latents,
         captions,
         vae.config.scaling_factor,
+        known(vae, domains),
         work,
         options.images,
         device,

@@ -23,7 +23,7 @@ from activegen.zoo import LAND_COVER_SCENES
 from activegen.zoo.architecture import SCENES, control, denoiser, export
 from activegen.zoo.domains import Scenes, eurosat, mosaics, rendered_scenes
 from activegen.zoo.grounding import WEIGHT, Grounding
-from activegen.zoo.running import Run
+from activegen.zoo.running import Run, whole
 from activegen.zoo.sharpening import critics, sharpen
 from activegen.zoo.training import (
     Captions,
@@ -31,6 +31,7 @@ from activegen.zoo.training import (
     arguments,
     encoded,
     is_first,
+    known,
     plain_attention,
     prepared,
     started,
@@ -72,13 +73,17 @@ def train_denoiser(
     latents: list[Tensor],
     captions: Captions,
     scale: float,
+    of: str,
     work: Path,
     images: int,
     device: str,
     compiled: bool,
     start: Path | None = None,
 ) -> dict[str, nn.Module]:
-    """Denoiser, ControlNet and text encoder together; the domains have the same classes."""
+    """Denoiser, ControlNet and text encoder together; the domains have the same classes.
+
+    Arguments are those of `train.train_denoiser`.
+    """
     torch.manual_seed(1)
     unet = denoiser(SCENES, captions.encoder.config.hidden_size)
     unet = started(unet, start and start / "unet").to(device)
@@ -89,11 +94,11 @@ def train_denoiser(
     both = torch.compile(both) if compiled else both
     noised, palette = Noising(device), colours(domains[0].classes)
     models = {"unet": unet, "controlnet": net, "text_encoder": captions.encoder}
-    run = Run("denoiser", models, work, images, batch=32, rate=4e-4, device=device)
+    run = Run(f"denoiser-{of}", models, work, images, batch=32, rate=4e-4, device=device)
     masked = run.batch - round(run.batch * WITHOUT_MASK)
     recorder = Recorder(unet)
-    known = [caption for domain in domains for some in domain.captions for caption in some]
-    grounding = Grounding(captions.tokenizer, known, domains[0].words, SCENES.latents[1])
+    every = [caption for domain in domains for some in domain.captions for caption in some]
+    grounding = Grounding(captions.tokenizer, every, domains[0].words, SCENES.latents[1])
     for rng in run.steps():
         which = torch.randint(len(domains), (run.batch,), generator=rng)
         draws = torch.rand(run.batch, 3, generator=rng)
@@ -137,7 +142,8 @@ def scenes(work: Path, count: int, tiles: Path) -> list[Scenes]:
                 else mosaics(count, SEED, eurosat(tiles))
             )
             said = ["|".join(c) for c in drawn.captions]
-            np.savez(cache, images=drawn.images, masks=drawn.masks, captions=said)
+            with whole(cache) as file:
+                np.savez(file, images=drawn.images, masks=drawn.masks, captions=said)
         stored = np.load(cache)
         captions = [tuple(text.split("|")) for text in stored["captions"].tolist()]
         made.append(Scenes(name, stored["images"], stored["masks"], captions))
@@ -176,14 +182,14 @@ def make(
         new_words: but for its tokenizer and its text encoder, which are made for the captions.
     """
     vae = train_autoencoder(domains, SCENES, work, seen.autoencoder, device, start)
-    latents = encoded(vae, domains, work / "latents.pt", device)
+    latents = encoded(vae, domains, work, device)
     if seen.decoder:
         asked = [critics(domain, work, device) for domain in domains]
         vae = sharpen(domains, latents, asked, vae, work, seen.decoder, device)
     captions = Captions(domains, SCENES.tokens, None if new_words else start, device)
-    scale = vae.config.scaling_factor
+    scale, of = vae.config.scaling_factor, known(vae, domains)
     models = train_denoiser(
-        domains, latents, captions, scale, work, seen.denoiser, device, compiled, start
+        domains, latents, captions, scale, of, work, seen.denoiser, device, compiled, start
     )
     if is_first():
         export({"vae": vae, **models}, captions.tokenizer, out)

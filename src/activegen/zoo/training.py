@@ -5,6 +5,7 @@ https://arxiv.org/abs/2202.00512 (v-prediction).
 """
 
 import argparse
+import hashlib
 import math
 import os
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from activegen.zoo.architecture import (
     text_encoder,
     text_tokenizer,
 )
-from activegen.zoo.running import Run
+from activegen.zoo.running import Run, whole
 
 
 @runtime_checkable
@@ -99,17 +100,31 @@ def train_autoencoder(
     return run.averaged()["vae"].eval()
 
 
-def encoded(vae: Any, domains: Sequence[Pictures], file: Path, device: str) -> list[Tensor]:
+def encoded(vae: Any, domains: Sequence[Pictures], work: Path, device: str) -> list[Tensor]:
     """The latents of each domain, (orientations, n, c, h, w) float16, unscaled; made once.
 
     Sets the autoencoder's scale by their spread.
     """
+    file = work / f"latents-{known(vae, domains)}.pt"
     if not file.exists():
-        torch.save([_encoded(vae, domain, device) for domain in domains], file)
+        with whole(file) as partial:
+            torch.save([_encoded(vae, domain, device) for domain in domains], partial)
     latents: list[Tensor] = torch.load(file, weights_only=True)
     spread = torch.cat([x[0].float().flatten() for x in latents]).std().item()
     vae.register_to_config(scaling_factor=1 / spread)
     return latents
+
+
+def known(vae: Any, domains: Sequence[Pictures]) -> str:
+    """Name of the latents that this encoder makes of these pictures, and of all learnt on them."""
+    digest = hashlib.sha256()
+    for part in (vae.encoder, vae.quant_conv):
+        for name, weights in part.state_dict().items():
+            digest.update(name.encode() + weights.float().cpu().numpy().tobytes())
+    for domain in domains:
+        digest.update(f"{domain.name} {domain.images.shape}".encode())
+        digest.update(np.ascontiguousarray(domain.images).tobytes())
+    return digest.hexdigest()[:8]
 
 
 @torch.inference_mode()
@@ -213,9 +228,12 @@ def arguments(description: str | None, out: Path) -> argparse.ArgumentParser:
 
 
 def prepared(options: argparse.Namespace) -> argparse.Namespace:
-    """The work folder is there, and the processes of ``torchrun`` know each other."""
+    """The work folder is there; the processes of ``torchrun`` know each other, each on its GPU."""
     options.work.mkdir(parents=True, exist_ok=True)
     if "RANK" in os.environ:
+        if options.device == "cuda":
+            options.device = f"cuda:{os.environ['LOCAL_RANK']}"
+            torch.cuda.set_device(options.device)
         dist.init_process_group()
     return options
 
