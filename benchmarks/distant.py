@@ -23,6 +23,7 @@ from torch import Tensor
 
 from activegen.data.mask_parquet import read_mask_parquet
 from activegen.data.scenes import RealScenes
+from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.proof.diagnostics import kernel_distance
 from activegen.proof.statistics import compare
 from activegen.recipes import Recipe, Run, parse
@@ -97,6 +98,14 @@ def adapted(way: str, options: argparse.Namespace) -> dict[str, Any]:
     return model | ({"path": str(out)} if way == FULL else {"lora": [{"path": str(out)}]})
 
 
+@torch.inference_mode()
+def rebuilt(folder: Path, images: Tensor) -> Tensor:
+    """What the autoencoder of a generator leaves of real images, uint8: no picture is better."""
+    model = StableDiffusion.load(folder)
+    parts = [model.decode(model.encode(some.float() / 255)) for some in images.split(50)]
+    return (torch.cat(parts) * 255).round().to(torch.uint8)
+
+
 def megabytes(folder: Path) -> float:
     """Of all weights in it."""
     return sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / 2**20
@@ -167,7 +176,12 @@ def main() -> None:
         rows[way] = made | asdict(fidelity(seen, features))
         rows[way]["kid"] = kernel_distance(seen, features).value
         rows[way]["masks"] = evaluate_masks(judge, images, masks).miou
-        rows[way]["megabytes"] = megabytes({BEFORE: LAND_COVER_SCENES}.get(way, options.out / way))
+        own = LAND_COVER_SCENES if way == BEFORE else options.out / way
+        kept = rebuilt(own if way == FULL else LAND_COVER_SCENES, test[0])
+        features = look(judge, real_pool(kept, test[1])).features
+        rows[way]["rebuilt_kid"] = kernel_distance(seen, features).value
+        rows[way]["rebuilt_miou"] = evaluate_masks(judge, kept, test[1]).miou
+        rows[way]["megabytes"] = megabytes(own)
         miou[way] = all_learnt(data, options.out / f"trained {way}", options)
         print(way, rows[way], miou[way], flush=True)
     name = f"{options.images} real pieces with masks"
