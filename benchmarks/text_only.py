@@ -6,8 +6,8 @@ For each seed the embedded generator draws mosaics of real texture for prompts, 
 of its attention, a segmenter learns from them, and it is tested on mosaics of EuroSAT's *test* rows
 with exact masks. Beside it real mosaics with exact masks: what there is to reach. The same steps
 for all. Sizes above what one seed has drawn are of all seeds' images together, and only their
-training differs by seed. What was made or trained before is kept in the folder; more seeds and
-sizes can be asked for later.
+training differs by seed. What was made or trained before is kept in the folder; more seeds,
+sizes and steps can be asked for later.
 
 Yoshihashi et al. (2023), https://arxiv.org/abs/2309.01369.
 """
@@ -173,7 +173,9 @@ def main() -> None:
     for name, way, images in cases(options):
         if options.only_draw:
             continue
-        folder = options.out / "trained" / name.replace(", ", "-").replace(" ", "-")
+        folder = (
+            options.out / f"trained-{options.steps}" / name.replace(", ", "-").replace(" ", "-")
+        )
         found[name] = {seed: trained(of, way, seed, options, folder) for seed, of in images.items()}
         values = " ".join(f"{value:.3f}" for value in found[name].values())
         print(f"{name:45} {values}", flush=True)
