@@ -30,7 +30,7 @@ from activegen.data.wording import bare
 from activegen.diffusion.attention import Maps
 from activegen.diffusion.mean_field import DenseCRF
 from activegen.diffusion.pseudo_masks import PRESETS, Annotations, PseudoMasks, pseudo_masks
-from activegen.diffusion.reliability import Ranks, reliable
+from activegen.diffusion.reliability import Ranks, in_bytes, reliable
 from activegen.diffusion.sampling import Batch, Sampling, sample, seeded
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.loop.annotating import SURE
@@ -144,10 +144,10 @@ def reliability(made: Annotations, truth: Tensor) -> dict[str, Any]:
 
 def among_all(mask: Tensor, sure: Tensor) -> Tensor:
     """The surer half of each class in all images."""
-    bytes, ranks = (sure.clamp(0, 1) * 255).round().to(torch.uint8), Ranks()
-    for pair in zip(mask, bytes, strict=True):
+    pairs, ranks = list(zip(mask, in_bytes(sure), strict=True)), Ranks()
+    for pair in pairs:
         ranks.add(*pair)
-    return torch.stack([ranks.of(*pair) for pair in zip(mask, bytes, strict=True)]) > 127
+    return torch.stack([ranks.of(*pair) for pair in pairs]) > 127
 
 
 def mean(wrong: Tensor) -> float:

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from activegen.diffusion.reliability import ranked
+from activegen.diffusion.reliability import in_bytes, ranked
 from activegen.proof.statistics import compare
 from activegen.recipes import Run, load, parse
 from activegen.recipes.annotating import ARM, FOLDER, annotate
@@ -111,7 +111,7 @@ def ranked_alone(dataset: Path) -> Path:
 def _alone(pair: tuple[Sample, Verdict]) -> tuple[Sample, Verdict]:
     sample, verdict = pair
     mask, sure = from_png(sample.mask)[:1], from_png(sample.reliability)[:1]
-    ranks = (ranked(mask, sure.float()) * 255).round().to(torch.uint8)
+    ranks = in_bytes(ranked(mask, sure.float()))
     return replace(sample, reliability=png(ranks)), verdict
 
 

@@ -1,19 +1,11 @@
 """The benchmark of early dropping: its counting, by hand."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+from benchmark_scripts import script
 
-
-@pytest.fixture(scope="module")
-def early_dropping():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        yield importlib.import_module("early_dropping")
+early_dropping = script("early_dropping")
 
 
 def test_what_is_saved_and_lost(early_dropping):

@@ -1,6 +1,5 @@
 """Pieces of a data set of masks, and a generator that is made of nothing but them."""
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -17,18 +16,19 @@ from activegen.data.prompts import Prompts
 from activegen.diffusion.control import Control
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.records import IGNORE, UserError
+from benchmark_scripts import FOLDER, script
 from masked import grey, held
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 CLASSES = ["Sky", "Road"]
 COLOURS = np.array([[0, 80, 250], [90, 60, 30]], np.uint8)
 
 
+pieces, small_generator = script("pieces"), script("small_generator")
+
+
 @pytest.fixture(scope="module")
-def scripts():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        yield tuple(importlib.import_module(name) for name in ("pieces", "small_generator"))
+def scripts(pieces, small_generator):
+    return pieces, small_generator
 
 
 @pytest.fixture(scope="module")

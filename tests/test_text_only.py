@@ -1,18 +1,8 @@
 """The benchmark of text alone: what is compared with what."""
 
-import importlib
-from pathlib import Path
+from benchmark_scripts import script
 
-import pytest
-
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def text_only():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        yield importlib.import_module("text_only")
+text_only = script("text_only")
 
 
 def test_each_case_has_its_base(text_only):

@@ -1,6 +1,5 @@
 """The benchmark of speed: at toy size all the way, and its page."""
 
-import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+from benchmark_scripts import script
+
 MODES = "C adversarial linear,A latents/decoder entropy linear,B masks default,lever half dropped"
 
 
-@pytest.fixture(scope="module")
-def throughput():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        yield importlib.import_module("throughput")
+throughput = script("throughput")
 
 
 @pytest.fixture(scope="module")

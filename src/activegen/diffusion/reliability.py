@@ -74,6 +74,11 @@ def log_odds(share: Float[Tensor, "*space"]) -> Float[Tensor, "*space"]:
     return (0.5 + torch.logit(share, eps=1e-7) / (2 * LOG_ODDS)).clamp(0, 1)
 
 
+def in_bytes(sure: Float[Tensor, "*space"]) -> UInt8[Tensor, "*space"]:
+    """0 to 1 as 0 to 255; what is beyond is cut."""
+    return (sure.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
 class Ranks:
     """Ranks each pixel among those of its class in all images of a set. Ours.
 
@@ -107,8 +112,7 @@ class Ranks:
         """
         below = self._counts.cumsum(1) - self._counts / 2
         shares = below / self._counts.sum(1, keepdim=True).clamp_min(1)
-        ranks = (shares[mask.long(), sure.long()] * 255).round().to(torch.uint8)
-        return ranks.masked_fill(mask == IGNORE, 0)
+        return in_bytes(shares[mask.long(), sure.long()]).masked_fill(mask == IGNORE, 0)
 
 
 def reliability(

@@ -21,6 +21,7 @@ from activegen.diffusion.pseudo_masks import PRESETS, Annotations, PseudoMasks, 
 from activegen.diffusion.reliability import (
     Ranks,
     Screen,
+    in_bytes,
     log_odds,
     ranked,
     reliability,
@@ -162,7 +163,7 @@ class Annotating(Segmenting):
         mask, sure = made.mask.cpu(), SURE[self.annotation.sure_by](made).cpu()
         if self.annotation.ranked == "image":
             sure = ranked(mask, sure)
-        sure = (sure.clamp(0, 1) * 255).round().to(torch.uint8)
+        sure = in_bytes(sure)
         mean = reliability(mask, made.margin.cpu(), self.rest)
         finished = []
         for at, request in enumerate(requests):
