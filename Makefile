@@ -23,6 +23,7 @@ results: $(INSTALLED)
 	$(BIN)/python benchmarks/results.py --seeds $(SEEDS) \
 		$(if $(BUDGET),--budget $(BUDGET)) $(if $(EUROSAT),--eurosat $(EUROSAT)) \
 		$(if $(CAMVID),--camvid $(CAMVID)) $(if $(NUCLEI),--nuclei $(NUCLEI))
+	$(BIN)/python benchmarks/guidance_effect.py --out runs/guidance_effect --docs docs/results
 
 bench: $(INSTALLED)
 	for size in embedded scenes; do $(BENCH) --device cpu --size $$size \

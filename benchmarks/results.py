@@ -91,7 +91,8 @@ def publish(out: Path, docs: Path) -> list[str]:
         (docs / f"{name}.json").write_text(text, encoding="utf-8")
         (docs / f"{name}.md").write_text(table(name, made), encoding="utf-8")
     index = "# Results\n\nMade by `make results`; do not edit.\n\n"
-    index += "".join(f"- [{name}]({name}.md), [all numbers]({name}.json)\n" for name in names)
+    pages = sorted(file.stem for file in docs.glob("*.json"))  # other scripts' too
+    index += "".join(f"- [{name}]({name}.md), [all numbers]({name}.json)\n" for name in pages)
     (docs / "README.md").write_text(index, encoding="utf-8")
     return names
 
