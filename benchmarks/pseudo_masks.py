@@ -30,7 +30,7 @@ from activegen.data.wording import bare
 from activegen.diffusion.attention import Maps
 from activegen.diffusion.mean_field import DenseCRF
 from activegen.diffusion.pseudo_masks import PRESETS, Annotations, PseudoMasks, pseudo_masks
-from activegen.diffusion.reliability import Ranks, in_bytes, reliable
+from activegen.diffusion.reliability import Ranks, in_bytes, ranked
 from activegen.diffusion.sampling import Batch, Sampling, sample, seeded
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.loop.annotating import SURE
@@ -44,6 +44,7 @@ from activegen.zoo.networks import real_pool, trained
 from activegen.zoo.scenes import SCENE_WORDS
 
 SAMPLING = Sampling(num_steps=15, cfg_scale=2.0, scheduler="ddim")
+COVERAGE = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the pixels of each class
 REST = len(SCENE_CLASSES)  # id of what is not the one class
 ONE = PseudoMasks()
 SETTINGS = {name: preset.masks for name, preset in PRESETS.items()} | {
@@ -128,37 +129,33 @@ def interval(tables: np.ndarray, times: int = 500) -> list[float]:
 
 
 def reliability(made: Annotations, truth: Tensor) -> dict[str, Any]:
-    """Wrong pixels in M = 1 and M = 0, and among the surest pixels of all."""
+    """Wrong pixels in M = 1 and M = 0, and among the surest pixels of each class."""
     wrong = made.mask != truth  # where nothing was said, too
     sure = {
         name: of(made) for name, of in SURE.items() if name == "margin" or made.share is not None
     }
-    kept = {f"{name}, image": reliable(made.mask, by) for name, by in sure.items()}
-    kept |= {f"{name}, all": among_all(made.mask, by) for name, by in sure.items()}
+    ranks = {f"{name}, image": ranked(made.mask, by) for name, by in sure.items()}
+    ranks |= {f"{name}, all": among_all(made.mask, by) for name, by in sure.items()}
     return {
-        "wrong_in_reliable": {name: mean(wrong[at]) for name, at in kept.items()},
-        "wrong_in_rest": {name: mean(wrong[~at]) for name, at in kept.items()},
-        "risk_at_coverage": {name: risk(wrong, by) for name, by in sure.items()},
+        "wrong_in_reliable": {name: mean(wrong[by >= 0.5]) for name, by in ranks.items()},
+        "wrong_in_rest": {name: mean(wrong[by < 0.5]) for name, by in ranks.items()},
+        "risk_at_coverage": {
+            name: {share: mean(wrong[by >= 1 - share]) for share in COVERAGE}
+            for name, by in ranks.items()
+        },
     }
 
 
 def among_all(mask: Tensor, sure: Tensor) -> Tensor:
-    """The surer half of each class in all images."""
+    """Ranks of 0 to 1 among the pixels of each class in all images."""
     pairs, ranks = list(zip(mask, in_bytes(sure), strict=True)), Ranks()
     for pair in pairs:
         ranks.add(*pair)
-    return torch.stack([ranks.of(*pair) for pair in pairs]) > 127
+    return torch.stack([ranks.of(*pair) for pair in pairs]) / 255
 
 
 def mean(wrong: Tensor) -> float:
     return round(float(wrong.float().mean()), 4)
-
-
-def risk(wrong: Tensor, sure: Tensor) -> dict[float, float]:
-    """Wrong pixels among the surest of all, by the share that these are."""
-    order = sure.flatten().argsort(descending=True)
-    sorted_wrong = wrong.flatten()[order]
-    return {s: mean(sorted_wrong[: int(s * len(order))]) for s in (0.1, 0.25, 0.5, 0.75, 1.0)}
 
 
 def measured(made: Annotations, truth: Tensor, classes: int) -> dict[str, Any]:
@@ -212,6 +209,11 @@ def main() -> None:
             ),
             flush=True,
         )
+        for by, risks in row["risk_at_coverage"].items():
+            print(
+                f"{'':31}{by:14} wrong among the surest",
+                *map("{0[0]:g}: {0[1]:.3f}".format, risks.items()),
+            )
 
     chance = torch.stack(
         [torch.tensor(ids)[torch.randint(len(ids), (64, 64))] for ids in asked.ids]

@@ -135,11 +135,11 @@ class Judge:
         pool = real_pool(*tensors(mosaics(self.images, 12, eurosat(self.eurosat))))
         return networks.trained(pool, len(SCENE_CLASSES), self.steps, "cpu", "text", JUDGE)
 
-    @torch.inference_mode()
     def as_seen(self, sample: Sample) -> Sample:
         """With the mask that it sees in the image."""
-        image = from_png(sample.image)[None].float() / 255
-        mask = self.model.predict(image).logits[0].argmax(1).to(torch.uint8)
+        image, model = from_png(sample.image)[None].float() / 255, self.model
+        with torch.inference_mode():
+            mask = model.predict(image).logits[0].argmax(1).to(torch.uint8)
         return replace(sample, mask=png(mask), reliability=png(torch.full_like(mask, 255)))
 
 

@@ -42,6 +42,21 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         alone(tmp_path / "file").__enter__()
 
 
+def test_a_folder_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"below' cannot be written to .*choose another"):
+        alone(tmp_path / "file" / "below").__enter__()
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(FileLock, "acquire", full)
+    with pytest.raises(UserError, match="no space left"):
+        alone(tmp_path).__enter__()
+
+
 def test_without_locks_there_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object) -> None:
         raise NotImplementedError

@@ -129,6 +129,21 @@ def test_a_listing_gives_the_word_of_each_class() -> None:
         assert prompts.listing(["horse", "dog"], again) == (prompt, words[0])
 
 
+def test_the_longest_listing_has_the_longest_wordings() -> None:
+    words = {"dog": ("dog",), "horse": ("horse", "racehorse"), "cat": ("cat",)}
+    prompts = Prompts(("a {word}", "a {word} in {scene}"), words, OTHER, 0.5, scenes=("snow",))
+    told = prompts.longest_listing(["dog", "horse", "cat"], 2)
+    assert told == ("an airedale and racehorse in snow", ("airedale", "racehorse"))
+
+
+def test_names_alone_say_nothing_that_may_be_untrue() -> None:
+    templates = ("a {word}", "a {word} in {scene}")
+    prompts = Prompts(templates, OWN, OTHER, 1.0, scenes=("snow",)).of_names
+    assert set(drawn(prompts, "dog")) == {("a dog", "dog")}
+    bare = Prompts(templates[1:], OWN, scenes=("snow",)).of_names
+    assert set(drawn(bare, "dog")) == {("a photo of dog", "dog")}
+
+
 def test_scenes_and_attributes_fill_their_places() -> None:
     templates = ("a photo of {attribute} {word} in {scene}", "{word}")
     prompts = Prompts(templates, OWN, scenes=("snow", "the rain"), attributes=("old", "big"))

@@ -6,6 +6,7 @@ from activegen.data.palettes import PALETTES
 from activegen.data.vocabulary import AugmentSettings, vocabulary
 from activegen.data.word_table import LAND_COVER, OTHER_NAMES, TABLE, entry, of_sense
 from activegen.data.wording import bare, readable
+from activegen.recipes import load
 from activegen.zoo.attributes import ADJECTIVES, HEADS, WORDS
 from activegen.zoo.domains import EUROSAT_WORDS
 from activegen.zoo.scenes import SCENE_WORDS
@@ -13,6 +14,7 @@ from activegen.zoo.scenes import SCENE_WORDS
 LISTS = {
     "voc": tuple(PALETTES["voc"].colours),
     "cityscapes": tuple(PALETTES["cityscapes"].colours),
+    "imagenet_s": tuple(load("annotate_imagenet_s").data.options["names"]),
     "tiles": tuple(WORDS),
     "scenes": tuple(SCENE_WORDS),
     "eurosat": tuple(EUROSAT_WORDS),

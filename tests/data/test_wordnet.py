@@ -1,7 +1,10 @@
 """A little WordNet is read as Princeton's is, from wherever it is."""
 
+import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import nltk.data
 import pytest
@@ -105,6 +108,24 @@ def test_a_damaged_one_is_an_error(tmp_path: Path) -> None:
     (folder / "index.noun").unlink()
     with pytest.raises(UserError, match="cannot be read"):
         WordNet(str(folder))
+
+
+def test_a_damaged_archive_is_an_error(elsewhere: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    little_wordnet.write(tmp_path / "wordnet")
+    made = shutil.make_archive(str(tmp_path / "corpora" / "wordnet"), "zip", tmp_path, "wordnet")
+    elsewhere.setattr(nltk.data, "path", [str(tmp_path)])
+    archive, whole = Path(made), Path(made).read_bytes()
+    found = installed()
+    assert found is not None and found.first("dog").name() == "dog.n.01"
+    installed.cache_clear()
+    archive.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"archive of WordNet .* cannot be read"):
+        installed()
+    with ZipFile(io.BytesIO(whole)) as zipped:
+        at = zipped.getinfo("wordnet/data.noun").header_offset + 60
+    archive.write_bytes(whole[:at] + bytes(20) + whole[at + 20 :])
+    with pytest.raises(UserError, match=r"cannot be read: data\.noun"):
+        assert (half := installed()) is not None and half.first("dog")
 
 
 @pytest.mark.slow

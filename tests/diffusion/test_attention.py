@@ -72,6 +72,18 @@ def test_every_occurrence_counts_once():
     assert (row > 0).sum() == 2
 
 
+def test_a_word_inside_a_longer_one_is_that_one():
+    words, prompt = tiny.tokenizer(), "a photo of a street and a street sign"
+    (both,) = foci(words, [prompt], [["street", "street sign"]])
+    (twice,) = focus(words, [prompt], ["street"])
+    (sign,) = focus(words, [prompt], ["street sign"])
+    assert (both > 0).any(0).sum() == (twice > 0).sum() + (sign > 0).sum() - (both[0] > 0).sum()
+    assert (both[0] > 0).sum() == (twice > 0).sum() / 2 and not (both[0] * both[1]).any()
+    assert torch.equal(both[1], sign)
+    (alone,) = foci(words, ["a street sign"], [["street", "street sign"]])
+    assert alone[0].sum().item() == pytest.approx(1)  # there is no other street
+
+
 @pytest.mark.parametrize("word", ["river", " ", "forests", "able"])
 def test_a_word_that_is_not_in_its_prompt_is_an_error(word: str):
     with pytest.raises(UserError, match=f"'{word}' is not in the prompt"):

@@ -1,9 +1,12 @@
 """A LoRA draws alike in diffusers' pipeline and in our sampler; one that does not fit is told."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 import tiny
@@ -43,8 +46,25 @@ def picture(model: StableDiffusion) -> torch.Tensor:
     return sample(batch).images
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.4])
-def test_diffusers_draws_the_same(base: Path, trained: Path, scale: float) -> None:
+@pytest.fixture(scope="module")
+def stronger(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with an alpha of twice its rank, which diffusers writes into the file's metadata."""
+    folder, saved = tmp_path_factory.mktemp("stronger"), load_file(trained / lora.FILE)
+    given: dict[str, Any] = {}
+    for part, targets in (("unet", lora.TARGETS), ("text_encoder", lora.TEXT_TARGETS)):
+        own = {name: x for name, x in saved.items() if name.startswith(part)}
+        given[f"{part}_lora_layers"] = {name.removeprefix(f"{part}."): x for name, x in own.items()}
+        config = LoraConfig(r=2, lora_alpha=4, target_modules=list(targets))
+        given[f"{part}_lora_adapter_metadata"] = config.to_dict()
+    StableDiffusionPipeline.save_lora_weights(folder, **given)
+    return folder
+
+
+@pytest.mark.parametrize(("file", "scale"), [("trained", 1.0), ("trained", 0.4), ("stronger", 1.0)])
+def test_diffusers_draws_the_same(
+    base: Path, file: str, scale: float, request: pytest.FixtureRequest
+) -> None:
+    trained: Path = request.getfixturevalue(file)
     ours = picture(StableDiffusion.load(base, loras=[Lora.load(trained, scale)]))
     plain = StableDiffusion.load(base)
     noise = tiny.batch(plain, ["forest"], [3]).noise
@@ -124,6 +144,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / lora.FILE).write_bytes(b"no")
     with pytest.raises(UserError, match="holds no safetensors weights"):
         Lora.load(tmp_path)
+    save_file({"lora": torch.zeros(1)}, tmp_path / "lora.bin")
+    with pytest.raises(UserError, match=r"only if its name ends in \.safetensors"):
+        Lora.load(tmp_path / "lora.bin")
 
 
 def test_the_file_is_small_beside_the_model(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from activegen.diffusion.reliability import (
     Ranks,
     Screen,
+    in_bytes,
     log_odds,
     ranked,
     reliability,
@@ -16,6 +17,7 @@ from activegen.diffusion.reliability import (
     screened,
 )
 from activegen.records import IGNORE, UserError
+from activegen.tasks import unreliable
 
 
 def world() -> tuple[Tensor, Tensor]:
@@ -94,9 +96,26 @@ def test_ranks_are_of_the_class_in_its_image_and_give_every_share():
     ranks = ranked(mask, margin)
     assert (ranks[mask == IGNORE] == 0).all()
     for share in (0.25, 0.5, 0.75):
-        assert torch.equal(ranks > 1 - share, reliable(mask, margin, share))
+        kept = reliable(mask, margin, share)
+        assert torch.equal((ranks >= 1 - share) & (mask != IGNORE), kept)
     only = torch.tensor([[[0, 0, 0, 0]]], dtype=torch.uint8)
-    assert ranked(only, torch.tensor([[[0.1, 0.9, 0.5, 0.2]]])).tolist() == [[[0.25, 1, 0.75, 0.5]]]
+    assert ranked(only, torch.tensor([[[0.1, 0.9, 0.5, 0.2]]])).tolist() == [[[0, 0.75, 0.5, 0.25]]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 99, 100, 101, 254, 255, 256, 257, 4095, 4096])
+def test_what_trains_keeps_the_surest_half_rounded_down(count: int):
+    mask, margin = torch.zeros(1, 1, count, dtype=torch.uint8), torch.rand(1, 1, count)
+    kept = unreliable.reliable(in_bytes(ranked(mask, margin)))
+    assert torch.equal(kept, reliable(mask, margin))
+    assert int(kept.sum()) == count // 2
+
+
+@pytest.mark.parametrize("share", [0.2, 0.7])
+def test_what_trains_keeps_any_share_to_a_byte(share: float):
+    mask, margin = torch.zeros(1, 1, 5000, dtype=torch.uint8), torch.rand(1, 1, 5000)
+    kept = unreliable.reliable(in_bytes(ranked(mask, margin)), share)
+    assert float(kept.float().mean()) == pytest.approx(share, abs=1 / 255)
+    assert margin[kept].min() > margin[~kept].max()
 
 
 def test_ranks_are_where_the_mask_is():

@@ -92,6 +92,9 @@ def test_a_stopped_training_ends_as_an_uninterrupted_one(
     assert again["losses"] == whole["losses"] and again["finished"]
     assert not list((tmp_path / "stopped").glob("*state*"))
     assert not list((tmp_path / "stopped").glob(".*"))
+    (tmp_path / "stopped" / "state-left.safetensors").touch()  # killed while these were removed
+    adapt(asked, tmp_path / "stopped")
+    assert not list((tmp_path / "stopped").glob("*state*"))
 
 
 def test_the_second_call_gives_the_card(own: Path, model: Path) -> None:
@@ -127,6 +130,18 @@ def test_a_lora_is_diffusers_and_ours(own: Path, model: Path) -> None:
         if not torch.equal(a, b)
     ]
     assert differs and all(".to_" in name for name in differs)
+    size = base.noise_shape
+    noise, text = (
+        torch.randn(2, *size),
+        torch.randn(2, 77, pipeline.unet.config.cross_attention_dim),
+    )
+    with torch.no_grad():
+        theirs, ours, before = (
+            of(noise, torch.tensor([7, 7]), text).sample
+            for of in (pipeline.unet, adapted.unet, base.unet)
+        )
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert (ours - before).abs().max() > 1e-2
     half = drawn(lora=[{"path": str(own), "scale": 0.5}])
     assert half.made_by()["revision"] != adapted.made_by()["revision"]
 

@@ -1,6 +1,7 @@
 """``activegen annotate``: prompts to a data set with masks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,17 @@ from typer.testing import CliRunner
 
 from activegen.cli import app
 from activegen.data.readers import read_scenes
-from activegen.recipes import load
+from activegen.diffusion.mean_field import DenseCRF
+from activegen.diffusion.pseudo_masks import PRESETS
+from activegen.loop.annotating import ranks_among
+from activegen.recipes import load, parse
 from activegen.recipes.annotating import annotate
 from activegen.records import UserError
 from activegen.report import write
+from activegen.report.pictures import heat
+from activegen.store import Store, from_png
 from activegen.tasks.pool import gather
+from activegen.zoo.layouts import SCENE_CLASSES
 
 FEW = ("sampling.num_steps=3", "loop.batch=4", "segmentation.text.screen.least=0")
 
@@ -89,6 +96,8 @@ def test_each_image_says_where_it_came_from(made):
     assert recipe["segmentation"]["controls"] == []
     assert (made[0] / "recipe.yaml").exists()
     assert (made[0] / "environment.json").exists()
+    cost = json.loads((made[0] / "cost.json").read_text())["annotated"]
+    assert cost["seconds"]["denoise"] > 0 and cost["flops"]["denoise"] > 0
 
 
 @pytest.mark.parametrize(
@@ -118,6 +127,34 @@ def test_a_recipe_for_real_masks_annotates_nothing(tmp_path):
         annotate(load("demo_segmentation"), tmp_path, 2)
 
 
+def test_a_runs_folder_is_refused(tmp_path):
+    (tmp_path / "arms" / "active").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"arms of a run \(active\)"):
+        annotate(load("annotate_scenes", FEW), tmp_path, 2)
+    assert not (tmp_path / "recipe.yaml").exists()
+
+
+def test_a_prompt_of_too_many_classes_is_refused_before_work(tmp_path):
+    words = [f"prompts.words.{name}=['{'long ' * 8}{name}']" for name in SCENE_CLASSES]
+    recipe = load("annotate_scenes", [*FEW, *words])
+    with pytest.raises(
+        UserError, match=r"a prompt of 4 classes.*lower segmentation\.text\.per_image"
+    ):
+        annotate(recipe, tmp_path, 2)
+
+
+def test_the_report_ranks_as_the_data_set_does(made, rows):
+    store = Store(str(made[0] / "arms" / "annotated" / "store"))
+    rank = ranks_among(store.accepted())
+    told = {row["id"]: row for row in rows}
+    page = write(made[0]).read_text(encoding="utf-8")
+    assert "in all accepted images" in page
+    for sample, _ in store.accepted():
+        ranked = from_png(rank(sample).reliability)[0]
+        assert np.array_equal(ranked.numpy(), np.asarray(told[sample.request.id]["reliability"]))
+        assert heat(ranked).uri in page and heat(from_png(sample.reliability)[0]).uri not in page
+
+
 def test_the_report_shows_attention_masks_and_reliability(made):
     page = write(made[0]).read_text(encoding="utf-8")
     for caption in ("attention", "mask", "with its mask", "reliability"):
@@ -135,3 +172,15 @@ def test_the_command_says_how_many_and_why_not_all(tmp_path):
     assert said.exit_code == 0, said.output
     told = json.loads(said.stdout.splitlines()[-1])
     assert (told["images"], told["proposed"], told["rejected"]) == (0, 2, {"unseen": 2})
+
+
+def test_a_preset_can_be_changed_by_keys():
+    words = ["segmentation.text.masks.crf={}", "segmentation.text.masks.beta=0.3"]
+    masks = load("annotate_voc", words).segmentation.text.masks
+    assert masks == replace(PRESETS["attn2mask"].masks, crf=DenseCRF(), beta=0.3)
+    daam = load("annotate_voc", ["segmentation.text.masks=daam"]).segmentation.text.masks
+    assert daam == PRESETS["daam"].masks
+    again = load("annotate_voc", words)
+    assert parse(again.plain()).segmentation == again.segmentation
+    with pytest.raises(UserError, match="preset"):
+        load("annotate_voc", ["segmentation.text.masks.preset=dam"])

@@ -167,7 +167,7 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     [
         ("training.steps", "write it as key=value"),
         ("guidance.guided.7.ascend.step=0", "has 2 items"),
-        ("seed.of=1", "has no keys"),
+        ("seed.of=1", "what is above it is 0"),
         ("seed=[", "is no YAML value"),
     ],
 )

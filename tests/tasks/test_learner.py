@@ -3,6 +3,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 
 from activegen.records import IGNORE, UnknownWord, UserError
@@ -433,6 +435,66 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change():
     assert ours.step == 0
 
 
+class Root(nn.Module):
+    """Logits of 0, whose gradient is infinite."""
+
+    def __init__(self):
+        super().__init__()
+        self.squares = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        return self.squares.sqrt().expand(len(x), -1)
+
+
+@pytest.mark.parametrize("amp", ["no", "bf16", "fp16"])
+def test_a_gradient_that_is_not_finite_never_changes_the_weights(amp):
+    ours = Learner(Classifier(Root(), 2), TrainSettings(steps=3, amp=amp), "cpu")
+    pool = colours(3)
+    two = Pool(pool.images, pool.labels % 2, pool.weights, pool.synthetic)
+    if amp == "fp16":  # with loss scaling such a step is left out
+        ours.train(two, 1)
+    else:
+        with pytest.raises(Diverged, match=r"gradient's norm became .* in step 0.*learning rate"):
+            ours.train(two, 3)
+    assert ours.step == (amp == "fp16")
+    assert torch.equal(ours.model.network.squares, torch.zeros(2))
+
+
+@pytest.fixture
+def forget():
+    """Lets accelerate read its environment again."""
+
+    def forgotten():
+        AcceleratorState._reset_state()
+        GradientState._reset_state()
+
+    yield forgotten
+    forgotten()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ACCELERATE_MIXED_PRECISION", "bf16"), ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")],
+)
+def test_the_environment_of_accelerate_changes_nothing(monkeypatch, forget, name, value):
+    def hashed():
+        forget()
+        ours = learner()
+        ours.train(colours(12), 1)
+        return weights_hash(ours.model)
+
+    plain = hashed()
+    monkeypatch.setenv(name, value)
+    assert hashed() == plain
+
+
+def test_accelerate_with_another_precision_is_told(forget):
+    forget()
+    Accelerator(mixed_precision="bf16")
+    with pytest.raises(UserError, match=r"already in use in this process.*mixed_precision='no'"):
+        learner()
+
+
 def test_it_tells_each_step_and_goes_on_from_there():
     heard = []
     ours = learner()
@@ -480,6 +542,14 @@ def test_a_state_of_other_settings_is_refused(tmp_path):
     learner().save(tmp_path / "state")
     with pytest.raises(UserError, match=r"learning_rate was 0.05, is 0.1"):
         learner(replace(SETTINGS, learning_rate=0.1)).load(tmp_path / "state")
+
+
+def test_settings_that_an_older_state_lacks_have_their_defaults():
+    state = learner().state_dict()
+    del state["numbers"]["settings"]["reliable_share"]
+    learner().load_state_dict(state)
+    with pytest.raises(UserError, match=r"reliable_share was 0.5, is 0.3"):
+        learner(replace(SETTINGS, reliable_share=0.3)).load_state_dict(state)
 
 
 def test_a_state_of_another_network_is_refused(tmp_path):

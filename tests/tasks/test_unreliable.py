@@ -17,6 +17,16 @@ def test_a_half_is_reliable():
     assert reliable(RELIABILITY).tolist() == [[[True, True, False], [False] * 3]]
 
 
+def test_another_share_may_be_reliable():
+    assert reliable(RELIABILITY, 0.8).tolist() == [[[True] * 3, [False, True, False]]]
+    assert reliable(RELIABILITY, 0.0).tolist() == [[[True, False, False], [False] * 3]]
+    assert reliable(RELIABILITY, 1.0).all()
+    learnt, _ = UNRELIABLE["ignore"](MASKS, RELIABILITY, lambda: SEEN, 0.8)
+    assert learnt.tolist() == [[[0, 1, 2], [IGNORE, 1, IGNORE]]]
+    learnt, _ = UNRELIABLE["teacher"](MASKS, RELIABILITY, lambda: SEEN, 0.8)
+    assert learnt.tolist() == [[[0, 1, 2], [2, 1, IGNORE]]]
+
+
 def test_what_is_learnt_of_unreliable_pixels():
     assert torch.equal(treated("trust")[0], MASKS)
     assert torch.equal(treated("weight")[0], MASKS)

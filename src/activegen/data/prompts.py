@@ -155,6 +155,26 @@ class Prompts:
             for word in sorted(fitting, key=len)[-1:]:
                 yield caption.replaced({class_name: word}), bare(word)
 
+    def longest_listing(self, class_names: Sequence[str], most: int) -> tuple[str, tuple[str, ...]]:
+        """The longest prompt of so many of the classes, and their words, to try before work."""
+        further = self.other.words if self.share else {}
+        said = [
+            max((*self.words[name], *(of.text for of in further.get(name, ()))), key=len)
+            for name in class_names
+        ]
+        said = sorted(said, key=len)[-most:]
+        scene, attribute = (max(of, key=len, default="") for of in (self.scenes, self.attributes))
+        text = self._filled(
+            max(self.templates, key=len), [(word, attribute) for word in said], scene
+        )
+        return text, tuple(map(bare, said))
+
+    @property
+    def of_names(self) -> "Prompts":
+        """Of the classes' own wordings alone: what is true of every image that shows them."""
+        without = [of for of in self.templates if SCENE not in of and ATTRIBUTE not in of]
+        return Prompts(tuple(without) or TEMPLATES, self.words)
+
     @property
     def varied(self) -> bool:
         """There is more than templates and the classes' own wordings."""

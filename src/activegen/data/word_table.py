@@ -1,8 +1,8 @@
 """Words of common classes where WordNet is not installed: a small table, our own selection.
 
-The classes of PASCAL VOC and Cityscapes, and those of land cover. Of the latter it holds what the
-embedded generator was taught; a kind that it never heard of would draw something else. No word
-stands for two classes of one list.
+The classes of PASCAL VOC, Cityscapes and ImageNet-S-50, and those of land cover. Of the latter it
+holds what the embedded generator was taught; a kind that it never heard of would draw something
+else. No word stands for two classes of one list.
 """
 
 from dataclasses import dataclass
@@ -141,6 +141,145 @@ STREETS: dict[str, Entry] = {
     ),
 }
 
+# of ImageNet-S-50; "dining table" is one of VOC
+IMAGENET_S: dict[str, Entry] = {
+    "goldfish": Entry(
+        "goldfish.n.01",
+        (),
+        ("a comet goldfish", "a fantail goldfish", "a black telescope goldfish"),
+    ),
+    "tiger shark": Entry("tiger_shark.n.01", (), ("a young tiger shark", "a swimming tiger shark")),
+    "goldfinch": Entry(
+        "goldfinch.n.02", ("a European goldfinch",), ("a male goldfinch", "a young goldfinch")
+    ),
+    "tree frog": Entry(
+        "tree_toad.n.01",
+        ("a tree toad",),
+        ("a red-eyed tree frog", "a European tree frog", "a spring peeper"),
+    ),
+    "kuvasz": Entry("kuvasz.n.01", ("a Hungarian kuvasz",), ("a kuvasz puppy",)),
+    "red fox": Entry("red_fox.n.03", (), ("a silver fox", "a red fox cub", "a vixen")),
+    "siamese cat": Entry(
+        "siamese_cat.n.01",
+        ("a Siamese",),
+        ("a blue point Siamese", "a seal point Siamese", "a Siamese kitten"),
+    ),
+    "american black bear": Entry(
+        "american_black_bear.n.01", ("a black bear",), ("a cinnamon bear", "a black bear cub")
+    ),
+    "ladybug": Entry(
+        "ladybug.n.01",
+        ("a ladybird", "a lady beetle"),
+        ("a two-spotted ladybug", "a seven-spotted ladybug"),
+    ),
+    "sulphur butterfly": Entry(
+        "sulphur_butterfly.n.01",
+        ("a sulfur butterfly",),
+        ("a clouded sulphur", "an orange sulphur"),
+    ),
+    "wood rabbit": Entry(
+        "wood_rabbit.n.01",
+        ("a cottontail", "a cottontail rabbit"),
+        ("an eastern cottontail", "a swamp rabbit"),
+    ),
+    "hamster": Entry(
+        "hamster.n.01", (), ("a golden hamster", "a dwarf hamster", "a Syrian hamster")
+    ),
+    "wild boar": Entry(
+        "wild_boar.n.01", (), ("a wild sow", "a wild boar piglet", "a tusked wild boar")
+    ),
+    "gibbon": Entry("gibbon.n.02", (), ("a lar gibbon", "a white-handed gibbon", "a siamang")),
+    "african elephant": Entry(
+        "african_elephant.n.01", (), ("an African bush elephant", "an African forest elephant")
+    ),
+    "giant panda": Entry("giant_panda.n.01", ("a panda", "a panda bear"), ("a panda cub",)),
+    "airliner": Entry(
+        "airliner.n.01", (), ("a passenger jet", "a wide-body airliner", "a jumbo jet")
+    ),
+    "ashcan": Entry(
+        "ashcan.n.01",
+        ("a trash can", "a garbage can", "a dustbin"),
+        ("a wheelie bin", "a metal trash can"),
+    ),
+    "ballpoint": Entry(
+        "ballpoint.n.01", ("a ballpoint pen", "a Biro"), ("a retractable ballpoint pen",)
+    ),
+    "beach wagon": Entry(
+        "beach_wagon.n.01",
+        ("a station wagon", "an estate car"),
+        ("a shooting brake", "a wood-panelled station wagon"),
+    ),
+    "boathouse": Entry("boathouse.n.01", (), ("a wooden boathouse", "a lakeside boathouse")),
+    "bullet train": Entry("bullet_train.n.01", (), ("a Shinkansen", "a high-speed train")),
+    "cellular telephone": Entry(
+        "cellular_telephone.n.01",
+        ("a mobile phone", "a cellphone"),
+        ("a smartphone", "a flip phone"),
+    ),
+    "chest": Entry(
+        "chest.n.02", (), ("a treasure chest", "a cedar chest", "a sea chest", "a toy chest")
+    ),
+    "clog": Entry("clog.n.01", ("a sabot",), ("a wooden clog", "a Dutch clog")),
+    "container ship": Entry(
+        "container_ship.n.01",
+        ("a container vessel",),
+        ("a loaded container ship", "a feeder container ship"),
+    ),
+    "digital watch": Entry(
+        "digital_watch.n.01", (), ("an LCD wristwatch", "a digital sports watch")
+    ),
+    "golf ball": Entry("golf_ball.n.01", (), ("a white golf ball", "a dimpled golf ball")),
+    "grand piano": Entry("grand_piano.n.01", (), ("a baby grand", "a concert grand")),
+    "iron": Entry(
+        "iron.n.04",
+        ("a smoothing iron", "a clothes iron"),
+        ("a steam iron", "a travel iron", "a flatiron"),
+    ),
+    "lab coat": Entry(
+        "lab_coat.n.01", ("a laboratory coat",), ("a white lab coat", "a doctor's white coat")
+    ),
+    "mixing bowl": Entry(
+        "mixing_bowl.n.01",
+        (),
+        ("a steel mixing bowl", "a ceramic mixing bowl", "a glass mixing bowl"),
+    ),
+    "motor scooter": Entry("motor_scooter.n.01", (), ("a Vespa", "an electric motor scooter")),
+    "padlock": Entry("padlock.n.01", (), ("a combination padlock", "a brass padlock")),
+    "park bench": Entry("park_bench.n.01", (), ("a wooden park bench", "an empty park bench")),
+    "purse": Entry(
+        "bag.n.04",
+        ("a handbag", "a pocketbook"),
+        ("a shoulder bag", "a clutch bag", "an evening bag"),
+    ),
+    "streetcar": Entry(
+        "streetcar.n.01", ("a tram", "a trolley car"), ("a horsecar", "a low-floor tram")
+    ),
+    "table lamp": Entry("table_lamp.n.01", (), ("a bedside lamp", "a desk lamp")),
+    "television": Entry(
+        "television_receiver.n.01",
+        ("a television set", "a TV set"),
+        ("a flat-screen television", "a tube television"),
+    ),
+    "toilet seat": Entry("toilet_seat.n.01", (), ("a wooden toilet seat", "a plastic toilet seat")),
+    "umbrella": Entry("umbrella.n.01", (), ("a parasol", "a folding umbrella", "a beach umbrella")),
+    "vase": Entry("vase.n.01", (), ("a flower vase", "a porcelain vase", "an urn")),
+    "water bottle": Entry(
+        "water_bottle.n.01", (), ("a plastic water bottle", "a sports bottle", "a canteen")
+    ),
+    "water tower": Entry("water_tower.n.01", (), ("a steel water tower", "a brick water tower")),
+    "yawl": Entry("yawl.n.02", (), ("a sailing yawl", "a two-masted yawl")),
+    "street sign": Entry("street_sign.n.01", ("a street name sign",), ("a corner street sign",)),
+    "lemon": Entry("lemon.n.01", (), ("a Meyer lemon", "a sliced lemon", "a ripe lemon")),
+    "carbonara": Entry(
+        "carbonara.n.01", ("spaghetti carbonara",), ("pasta carbonara", "rigatoni alla carbonara")
+    ),
+    "agaric": Entry(
+        "agaric.n.02",
+        ("a gilled mushroom",),
+        ("a fly agaric", "an oyster mushroom", "a meadow mushroom"),
+    ),
+}
+
 LAND_COVER: dict[str, Entry] = {
     "field": Entry("field.n.01", ("farmland", "a crop field"), ("a ploughed field",)),
     "meadow": Entry(
@@ -172,7 +311,7 @@ LAND_COVER: dict[str, Entry] = {
     "sea lake": Entry("", ("a lake", "the sea"), ()),
 }
 
-TABLE: dict[str, Entry] = {**VOC, **STREETS, **LAND_COVER}
+TABLE: dict[str, Entry] = {**VOC, **STREETS, **IMAGENET_S, **LAND_COVER}
 OTHER_NAMES = {
     "airplane": "aeroplane",
     "couch": "sofa",

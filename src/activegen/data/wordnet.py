@@ -9,10 +9,12 @@ import io
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from activegen.records import UserError
 
@@ -112,6 +114,11 @@ def installed() -> WordNet | None:
             return WordNet(nltk.data.find(place))
         except LookupError:
             continue
+        except BadZipFile as error:
+            raise UserError(
+                f"the archive of WordNet among nltk's data ({nltk.data.path}) cannot be read: "
+                f"{error}; install it again, or remove it"
+            ) from error
     return None
 
 
@@ -124,7 +131,10 @@ def _reader(root: Any) -> Any:
         def open(self, file: str) -> Any:
             if file == "lexnames":
                 return io.StringIO("".join(f"{n} {n} 0\n" for n in range(LEXICOGRAPHERS)))
-            return super().open(file)
+            try:
+                return super().open(file)
+            except (BadZipFile, zlib.error) as error:  # some files are read late
+                raise UserError(f"WordNet in {root} cannot be read: {file}: {error}") from error
 
         def map_wn(self, version: str = "wordnet") -> None:
             """No numbers of other versions; nltk needs its own data to tell them."""

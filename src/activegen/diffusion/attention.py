@@ -36,9 +36,14 @@ def find_tokens(ids: Sequence[int], word: Sequence[int]) -> list[int]:
     >>> find_tokens([0, 5, 7, 8, 1], [7, 8])
     [2, 3]
     """
+    return sorted({place for of in occurrences(ids, word) for place in of})
+
+
+def occurrences(ids: Sequence[int], word: Sequence[int]) -> list[range]:
+    """The same, each occurrence by itself."""
     size = len(word)
     starts = [i for i in range(len(ids) - size + 1) if list(ids[i : i + size]) == list(word)]
-    return sorted({start + k for start in starts for k in range(size)})
+    return [range(start, start + size) for start in starts if size]
 
 
 def focus(tokenizer: Any, prompts: Sequence[str], words: Sequence[str]) -> Float[Tensor, "b n"]:
@@ -52,7 +57,7 @@ def focus(tokenizer: Any, prompts: Sequence[str], words: Sequence[str]) -> Float
     rows = torch.zeros(len(prompts), tokenizer.model_max_length)
     for row, prompt, word in zip(rows, prompts, words, strict=True):
         if word:
-            row[_found(tokenizer, prompt, word)] = 1
+            _mark(row, _found(tokenizer, prompt, word))
     return rows / rows.sum(1, keepdim=True).clamp_min(1)
 
 
@@ -61,6 +66,8 @@ def foci(
 ) -> Float[Tensor, "b words n"]:
     """The same for several words of each prompt; zeros fill up where a prompt has fewer.
 
+    Where a word is part of a longer one, as "dog" is of "hot dog", it is that one which is meant.
+
     Raises:
         UserError: as `focus`, and where a prompt has no word, or an empty one.
     """
@@ -68,14 +75,25 @@ def foci(
     for image, prompt, named in zip(rows, prompts, words, strict=True):
         if not named:
             raise UserError(f"there is no word to find in '{prompt}'; name at least one")
-        for row, word in zip(image, named, strict=False):
-            row[_found(tokenizer, prompt, word)] = 1
+        found = [_found(tokenizer, prompt, word) for word in named]
+        for row, own in zip(image, found, strict=False):
+            inside = [of for of in own if any(_within(of, it) for some in found for it in some)]
+            _mark(row, [of for of in own if of not in inside] or own)
     return rows / rows.sum(2, keepdim=True).clamp_min(1)
 
 
-def _found(tokenizer: Any, prompt: str, word: str) -> list[int]:
+def _mark(row: Float[Tensor, " n"], places: Sequence[range]) -> None:
+    for of in places:
+        row[of.start : of.stop] = 1
+
+
+def _within(part: range, whole: range) -> bool:
+    return len(part) < len(whole) and whole.start <= part.start and part.stop <= whole.stop
+
+
+def _found(tokenizer: Any, prompt: str, word: str) -> list[range]:
     ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length)["input_ids"]
-    found = find_tokens(ids, tokenizer(word, add_special_tokens=False)["input_ids"])
+    found = occurrences(ids, tokenizer(word, add_special_tokens=False)["input_ids"])
     if not found:
         raise UserError(
             f"the word '{word}' is not in the prompt '{prompt}' (or lies behind its first "

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from activegen.records import UnknownWord, UserError
 
-FILE = "pytorch_lora_weights.safetensors"
+SUFFIX = ".safetensors"
+FILE = f"pytorch_lora_weights{SUFFIX}"
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")  # of a denoiser's attention
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # of a text encoder's
 
@@ -40,12 +41,14 @@ class Lora:
         scale: of the change; 0 is without it, 1 as it was trained.
         name: what to call it in provenance.
         content: names the file's bytes.
+        file: where they are; it may say more, as alpha.
     """
 
     weights: Mapping[str, Tensor]
     scale: float = 1.0
     name: str = "unnamed"
     content: str = ""
+    file: Path = Path(FILE)
 
     @classmethod
     def load(cls, path: str | Path, scale: float = 1.0) -> "Lora":
@@ -61,8 +64,10 @@ class Lora:
             raise UserError(f"{file} holds no safetensors weights: {error}") from error
         if strange := [name for name in weights if "lora" not in name]:
             raise UserError(f"{file} is no LoRA: it has '{strange[0]}'")
+        if file.suffix != SUFFIX:
+            raise UserError(f"{file} is read by diffusers only if its name ends in {SUFFIX}")
         named = file.parent if file.name == FILE else file
-        return cls(weights, scale, named.stem, content(file))
+        return cls(weights, scale, named.stem, content(file), file)
 
     def facts(self) -> dict[str, Any]:
         """What its effect depends on, for provenance."""
@@ -113,8 +118,10 @@ def fuse(lora: Lora, unet: Any, text_encoder: Any) -> None:
     )
     try:
         with _silence():
-            parts.load_lora_weights(dict(lora.weights))
-    except (ValueError, RuntimeError, KeyError, IndexError) as error:
+            parts.load_lora_weights(
+                lora.file.parent, weight_name=lora.file.name, local_files_only=True
+            )
+    except (ValueError, RuntimeError, KeyError, IndexError, TypeError) as error:
         first, *more = str(error).strip().splitlines()
         raise UserError(_unfit(lora, (more or [first])[0].strip())) from error
     given = sum(x.numel() for name, x in lora.weights.items() if not name.endswith("alpha"))

@@ -245,7 +245,8 @@ PRESETS: Mapping[str, Preset] = {
     "attn2mask": Preset(
         PseudoMasks(sizes="all"),
         "Yoshihashi et al. (2023), https://arxiv.org/abs/2309.01369, as OVAM's authors replicate "
-        "it. Differs from them in the denoiser's middle layers, which are left out.",
+        "it. Differs from them in the denoiser's middle layers, which are left out, and in the "
+        "dense CRF, which is a setting of its own (crf).",
     ),
     "daam": Preset(
         PseudoMasks(steps=(0.0, 1.0), sizes="all"),

@@ -45,10 +45,10 @@ def reliable(
 
 
 def ranked(mask: UInt8[Tensor, "b h w"], margin: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
-    """Of each pixel, the share of the pixels of its class in its image that it is as sure as.
+    """Of each pixel, the share of the pixels of its class in its image that it is surer than.
 
-    So the `reliable` ones of a share q are those above 1 - q, but for one pixel where q of them is
-    no whole number. 1 for the surest; 0 at 255. Ours.
+    So the `reliable` ones of a share q are those from 1 - q on. 0 for the least sure, and at 255.
+    Ours.
 
     Args:
         mask: class ids; 255 is no class.
@@ -61,7 +61,9 @@ def ranked(mask: UInt8[Tensor, "b h w"], margin: Float[Tensor, "b h w"]) -> Floa
             if label != IGNORE:
                 of_class = order[labels[order] == label]
                 count = len(of_class)
-                found.view(-1)[of_class] = torch.arange(count, 0, -1, device=mask.device) / count
+                found.view(-1)[of_class] = (
+                    torch.arange(count - 1, -1, -1, device=mask.device) / count
+                )
     return ranks
 
 

@@ -187,12 +187,25 @@ class Annotating(Segmenting):
         if self.annotation.ranked == "image":
             yield from accepted()
             return
-        ranks = Ranks()
-        for sample, _ in accepted():
-            ranks.add(from_png(sample.mask)[0], from_png(sample.reliability)[0])
+        rank = ranks_among(accepted())
         for sample, verdict in accepted():
-            sure = ranks.of(from_png(sample.mask)[0], from_png(sample.reliability)[0])
-            yield replace(sample, reliability=png(sure.unsqueeze(0))), verdict
+            yield rank(sample), verdict
+
+
+def ranks_among(accepted: Iterable[Judged]) -> Callable[[Sample], Sample]:
+    """Gives a sample how sure its pixels are as ranks among those of these samples."""
+    ranks = Ranks()
+
+    def parts(sample: Sample) -> tuple[UInt8[Tensor, "h w"], UInt8[Tensor, "h w"]]:
+        return from_png(sample.mask)[0], from_png(sample.reliability)[0]
+
+    for sample, _ in accepted:
+        ranks.add(*parts(sample))
+
+    def ranked_among(sample: Sample) -> Sample:
+        return replace(sample, reliability=png(ranks.of(*parts(sample)).unsqueeze(0)))
+
+    return ranked_among
 
 
 @dataclass(frozen=True)

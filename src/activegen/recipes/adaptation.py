@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from activegen.diffusion.lora import TARGETS
 from activegen.precision import mixed_precision
 from activegen.records import UserError, choose
-from activegen.tasks.learner import AMP, SCHEDULES, Diverged
+from activegen.tasks.learner import AMP, SCHEDULES, Diverged, accelerated
 from activegen.tasks.seeding import seeded
 
 LORA, FULL, CONTROLNET = "lora", "full", "controlnet"
@@ -177,8 +176,7 @@ class Training:
         self.scaler = torch.amp.GradScaler(device.type, enabled=course.amp == "fp16")
         if file.exists():
             self._load()
-        # placement and mixed precision are ours: accelerate fixes both once for the whole process
-        self.processes = Accelerator(device_placement=False)
+        self.processes = accelerated()
         self.module = module
         self._parallel = self.processes.prepare_model(module)
 
@@ -197,7 +195,8 @@ class Training:
             The loss, averaged over about the last hundred steps.
 
         Raises:
-            Diverged: it is not finite.
+            Diverged: it or its gradient is not finite.
+            UserError: the state cannot be written.
         """
         ours, course = self.processes, self.course
         self.module.train()
@@ -219,17 +218,15 @@ class Training:
     def _update(self, loss: Tensor) -> None:
         ours, rate = self.processes, self.course.rate_at(self.step)
         seen = float(cast(Tensor, ours.reduce(loss.detach(), "mean")))
-        if not math.isfinite(seen):
-            raise Diverged(
-                f"the loss became {seen} in step {self.step} (learning rate {rate:g}, amp "
-                f"{self.course.amp}): lower adapt.learning_rate, or set adapt.amp to 'no'"
-            )
+        self._check_finite("loss", seen)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad()
         ours.backward(self.scaler.scale(loss))
         self.scaler.unscale_(self.optimiser)
-        nn.utils.clip_grad_norm_(self.trained, 1.0)
+        norm = nn.utils.clip_grad_norm_(self.trained, 1.0)
+        if not self.scaler.is_enabled():  # a scaler skips such a step itself
+            self._check_finite("gradient's norm", float(norm))
         self.scaler.step(self.optimiser)
         self.scaler.update()
         if self.average is not None:
@@ -237,8 +234,20 @@ class Training:
         self.loss = seen if self.step == 0 else 0.99 * self.loss + 0.01 * seen
         self.step += 1
 
+    def _check_finite(self, what: str, seen: float) -> None:
+        if not math.isfinite(seen):
+            raise Diverged(
+                f"the {what} became {seen} in step {self.step} (learning rate "
+                f"{self.course.rate_at(self.step):g}, amp {self.course.amp}): lower "
+                "adapt.learning_rate, or set adapt.amp to 'no'"
+            )
+
     def save(self) -> None:
-        """Writes the state, whole or not at all."""
+        """Writes the state, whole or not at all.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         if self.processes.is_main_process:
             tensors = {f"weights.{name}": p for name, p in self.named.items()}
             for index, entries in self.optimiser.state_dict()["state"].items():
@@ -249,12 +258,13 @@ class Training:
             numbers = {"step": self.step, "loss": self.loss, "of": self.of}
             numbers |= {"scaler": self.scaler.state_dict()}
             kept = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            aside = self.file.with_name(f".{self.file.name}.tmp")
-            save_file(kept, aside, {"numbers": json.dumps(numbers)})
-            with aside.open("rb") as written:
-                os.fsync(written.fileno())
-            os.replace(aside, self.file)
+            try:
+                _write(self.file, kept, {"numbers": json.dumps(numbers)})
+            except (OSError, SafetensorError) as error:
+                raise UserError(
+                    f"the state of training cannot be written to '{self.file.parent}' ({error}); "
+                    "make room there, or give another --out, and start again"
+                ) from error
         self.processes.wait_for_everyone()
 
     def _load(self) -> None:
@@ -283,3 +293,15 @@ class Training:
             self.average.optimization_step = numbers["step"]
         self.scaler.load_state_dict(numbers["scaler"])
         self.step, self.loss = numbers["step"], numbers["loss"]
+
+
+def _write(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.tmp")
+    try:
+        save_file(tensors, aside, metadata)
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(aside, file)
+    finally:
+        aside.unlink(missing_ok=True)

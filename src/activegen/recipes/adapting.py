@@ -91,6 +91,12 @@ def adapt(recipe: Recipe, out: Path, observer: Observer = silent) -> dict[str, A
         UserError: something is missing or does not fit, before any training; or the loss diverged.
     """
     settings, seed = recipe.adapt or AdaptSettings(), recipe.seed
+    processes = PartialState()  # knows which device is this process's
+    if settings.batch_size % processes.num_processes:
+        raise UserError(
+            f"adapt.batch_size is {settings.batch_size}, which {processes.num_processes} processes "
+            "cannot share; give a multiple"
+        )
     place = generator.Place.of(recipe.model.path, recipe.segmentation is not None)
     place.check()
     real = _real(recipe)
@@ -100,10 +106,13 @@ def adapt(recipe: Recipe, out: Path, observer: Observer = silent) -> dict[str, A
             "images with masks, or take adapt.what 'lora'"
         )
     painting = _painting(recipe, real) if settings.what == CONTROLNET else None
-    prompts = generator.prompts_of(recipe, real.classes)
+    prompts = generator.prompts_of(recipe, real.classes).of_names
     generator.check_prompts(place.tokenizer(), prompts, real.classes)
     spec = recipe.model.model_copy(update={"dtype": "float32"})
-    model = place.load(spec, generator.device(recipe.model.device))
+    device = generator.device(recipe.model.device)
+    if recipe.model.device == "auto" and processes.num_processes > 1:
+        device = processes.device
+    model = place.load(spec, device)
     check_adaptable(model)
     pictures = Pictures.read(
         real,
@@ -118,12 +127,6 @@ def adapt(recipe: Recipe, out: Path, observer: Observer = silent) -> dict[str, A
     told = _told(recipe, place, model, pictures)
     with seeded(seed, "adapt", "first weights"):
         module = _begun(model, settings)
-    processes = PartialState()
-    if settings.batch_size % processes.num_processes:
-        raise UserError(
-            f"adapt.batch_size is {settings.batch_size}, which {processes.num_processes} processes "
-            "cannot share; give a multiple"
-        )
     with alone(out) if processes.is_main_process else nullcontext():
         claimed = [_claimed(out, told) if processes.is_main_process else None]
         broadcast_object_list(claimed)
@@ -141,9 +144,10 @@ def adapt(recipe: Recipe, out: Path, observer: Observer = silent) -> dict[str, A
             if processes.is_main_process:
                 _save(out, settings, model, module)
                 open_folder(str(out)).write(CARD, json.dumps(card, indent=1).encode())
-                for state in out.glob("state-*.safetensors"):
-                    state.unlink()
             processes.wait_for_everyone()
+        if processes.is_main_process:
+            for state in out.glob("state-*.safetensors"):
+                state.unlink()
     if processes.is_main_process:  # what is finished is only read
         (out / LOCK).unlink(missing_ok=True)
     return card

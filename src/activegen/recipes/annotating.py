@@ -52,9 +52,13 @@ def annotate(
     settings, begun = ArmSettings("plain", judge=True), time.monotonic()
     run = Run(recipe.model_copy(update={"arms": {ARM: settings}}), folder, observer)
     run.check()
-    run.record()
     train, rng = run.data.train, np.random.default_rng(recipe.seed)
     with alone(folder):
+        if others := sorted({of.name for of in (folder / "arms").glob("*")} - {ARM}):
+            raise UserError(
+                f"'{folder}' has the arms of a run ({', '.join(others)}); give another --out"
+            )
+        run.record()
         root = folder / "arms" / ARM / "store"
         store = Store.create_or_open(str(root), run.fingerprint(ARM), train.classes)
         stored = store.round(0)

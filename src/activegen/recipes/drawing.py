@@ -10,6 +10,8 @@ import torch
 
 from activegen.guidance import MemoryBank
 from activegen.loop.generating import Generator, batches
+from activegen.loop.metered import Metered, drawing_peak
+from activegen.loop.metering import JUDGE, STORE, Meter
 from activegen.loop.proposing import PLAIN, Origin
 from activegen.loop.rounds import Learners, counts
 from activegen.loop.settings import ArmSettings
@@ -62,7 +64,7 @@ def finish(
     settings: ArmSettings,
     about: dict[str, Any],
 ) -> None:
-    """Draws and judges what is left of a plan, and closes the round.
+    """Draws and judges what is left of a plan, and closes the round with what that cost.
 
     Args:
         run: of the recipe.
@@ -90,13 +92,16 @@ def finish(
         made_by=model.made_by(),
         micro_batch=run.recipe.loop.micro_batch,
     )
-    present = stored.shards()
+    present, meter = stored.shards(), Meter(model.device)
     missing = [job for job in batches(plan, run.recipe.loop.batch) if job[0] not in present]
-    for number, samples in run.executor(arm).map(generator, missing):
-        stored.write_shard(number, samples)
-    verdicts = run.judge(settings).verdicts(plan, stored.samples(), torch.zeros(0, 3, 16, 16))
-    stored.write_verdicts(verdicts)
-    stored.close(about | counts(verdicts))
+    for number, samples in run.executor(arm).map(Metered(generator, meter), missing):
+        with meter.at(STORE):
+            stored.write_shard(number, samples)
+    with meter.at(JUDGE):
+        verdicts = run.judge(settings).verdicts(plan, stored.samples(), torch.zeros(0, 3, 16, 16))
+        stored.write_verdicts(verdicts)
+    cost = meter.take({"drawing": drawing_peak(model)}).plain()
+    stored.close(about | counts(verdicts) | {"cost": cost})
 
 
 def _guided(run: Run, learner: TaskModel, count: int, state: str) -> list[Request]:

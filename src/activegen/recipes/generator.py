@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from activegen.data.prompts import Prompts, prompts_for
-from activegen.diffusion.attention import focus
+from activegen.diffusion.attention import foci, focus
 from activegen.diffusion.control import Control
 from activegen.diffusion.decoders import Decoder, LinearDecoder, TinyDecoder
 from activegen.diffusion.families import family
@@ -208,8 +208,10 @@ def prompts_of(recipe: Recipe, classes: Sequence[str]) -> Prompts:
     )
 
 
-def check_prompts(tokenizer: CLIPTokenizer, prompts: Prompts, classes: Sequence[str]) -> None:
-    """Finds every wording's tokens in every prompt.
+def check_prompts(
+    tokenizer: CLIPTokenizer, prompts: Prompts, classes: Sequence[str], together: int = 1
+) -> None:
+    """Finds every wording's tokens in every prompt, and those of the longest with so many classes.
 
     Raises:
         UserError: a class word is not in its prompt, or behind what the model reads.
@@ -220,6 +222,14 @@ def check_prompts(tokenizer: CLIPTokenizer, prompts: Prompts, classes: Sequence[
             focus(tokenizer, said, words)
         except UserError as error:
             raise UserError(f"class '{name}': {error}") from error
+    if together > 1:
+        said, words = prompts.longest_listing(classes, together)
+        try:
+            foci(tokenizer, [said], [words])
+        except UserError as error:
+            raise UserError(
+                f"a prompt of {together} classes: {error}; or lower segmentation.text.per_image"
+            ) from error
 
 
 def check_sampling(sampling: Sampling) -> None:

@@ -142,7 +142,10 @@ class Run:
         steering.terms(self.recipe.guidance, steering.Models(learners, lambda: stand_in))
         steering.check_gradients(self.recipe.guidance, self.recipe.sampling.num_steps)
         if self.generates:
-            generator.check_prompts(self.place.tokenizer(), self.prompts, classes)
+            masks = self.recipe.segmentation
+            together = masks.text.per_image[1] if masks and masks.text else 1
+            asked = [name for name in classes if not masks or name not in masks.background]
+            generator.check_prompts(self.place.tokenizer(), self.prompts, asked, together)
             if self.place.folder is None or self.recipe.model.lora:
                 self.model()
         if self._judged:

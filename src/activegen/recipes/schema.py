@@ -37,6 +37,7 @@ from activegen.recipes.steering import Guidance, OneOf, Spec
 from activegen.records import UnknownWord, UserError, choose, fingerprint
 from activegen.tasks.co_training import CoTraining
 from activegen.tasks.learner import TrainSettings
+from activegen.tasks.unreliable import HALF
 
 MAX_BYTES = 1_000_000  # of a recipe
 LAYOUT = "data layout"
@@ -44,6 +45,7 @@ RENDERED = ("world", "world_scenes", "classes")  # layouts without a path
 LATER = {  # keys that came later and change nothing by default: folders of before stay readable
     "loop": {"overlap": False, "drop_at": None},
     "sampling": {"cfg_interval": [0.0, 1.0]},
+    "training": {"reliable_share": HALF},
 }
 # beginnings of words that end in the path of weights
 WITH_WEIGHTS = ("tiny:", "timm:local-dir:", "transformers:segformer/", "transformers:upernet/")
@@ -266,13 +268,10 @@ class SegmentationSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _spelled(cls, given: Any) -> Any:
-        """Text alone has no mask to show to a ControlNet; a name stands for a preset."""
+        """Text alone has no mask to show to a ControlNet."""
         text = given.get("text") if isinstance(given, dict) else None
         if text is None:
             return given
-        if isinstance(text, dict) and isinstance(name := text.get("masks"), str):
-            preset = choose(PRESETS, name, "segmentation.text.masks")
-            text = {**text, "masks": asdict(preset.masks)}
         return {"controls": (), **given, "text": text}
 
     @model_validator(mode="after")
@@ -478,11 +477,27 @@ def parse(raw: dict[str, Any], where: str = "the recipe") -> Recipe:
     Raises:
         UserError: as `load` does.
     """
+    raw = _presets_written_out(raw)
     _known_keys(raw, Recipe, "", where)
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
         raise UserError(f"{where}: " + "; ".join(_told(e) for e in error.errors())) from error
+
+
+def _presets_written_out(raw: dict[str, Any]) -> dict[str, Any]:
+    """``masks: daam`` and ``masks: {preset: daam, crf: {}}`` with all that the preset says."""
+    segmentation = raw.get("segmentation")
+    text = segmentation.get("text") if isinstance(segmentation, dict) else None
+    masks = text.get("masks") if isinstance(text, dict) else None
+    if isinstance(masks, str):
+        masks = {"preset": masks}
+    if not isinstance(masks, dict) or "preset" not in masks:
+        return raw
+    preset = choose(PRESETS, str(masks["preset"]), "segmentation.text.masks.preset").masks
+    own = {key: value for key, value in masks.items() if key != "preset"}
+    text = {**text, "masks": asdict(preset) | own}
+    return {**raw, "segmentation": {**segmentation, "text": text}}
 
 
 def keys(kind: Any = Recipe, above: str = "") -> list[str]:
@@ -560,7 +575,7 @@ def _place(at: Any, name: str, path: str, where: str) -> Any:
         return name
     if isinstance(at, list) and name.isdigit() and int(name) < len(at):
         return int(name)
-    what = f"has {len(at)} items, counted from 0" if isinstance(at, list) else "has no keys"
+    what = f"has {len(at)} items, counted from 0" if isinstance(at, list) else f"is {at!r}"
     raise UserError(f"{where}: there is no {path}; what is above it {what}")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from activegen.data.palettes import Colour, Palette
+from activegen.loop.annotating import ranks_among
 from activegen.records import IGNORE, Request, Sample
 from activegen.report.choosing import stratified
 from activegen.report.facts import Arm, Entry
@@ -75,12 +76,13 @@ class Album:
         return frozenset().union(*(card.labels for card in self.cards))
 
 
-def album_of(arm: Arm, reference: Reference) -> Album:
+def album_of(arm: Arm, reference: Reference, among_all: bool = False) -> Album:
     """A choice of what was drawn.
 
     Args:
         arm: with a store.
         reference: the real image of an id.
+        among_all: reliability is stored as it is, and shown as its rank among accepted images.
     """
     assert arm.store is not None and arm.entries is not None
     pictured = [entry for entry in arm.entries if entry.outcome != NO_PICTURE]
@@ -91,14 +93,20 @@ def album_of(arm: Arm, reference: Reference) -> Album:
     of_scenes = any(entry.request.mask or entry.request.classes for entry in candidates)
     chosen = stratified(candidates, SHOWN_SCENES if of_scenes else SHOWN)
     pictures = drawn | _samples(arm, {entry.request.id for entry in chosen})
+    rank = ranks_among(arm.store.accepted()) if among_all else as_it_is
     ways: dict[str, list[Card]] = {}
     order = sorted(chosen, key=lambda e: (e.outcome != "accepted", e.outcome, e.request.target))
     for entry in order:
         if sample := pictures.get(entry.request.id):
-            card = _card(entry, sample, arm.classes, reference)
+            card = _card(entry, rank(sample), arm.classes, reference)
             ways.setdefault(entry.request.steering, []).append(card)
     shelves = {name: _needed(cards) for name, cards in ways.items()}
     return Album(arm, dict(sorted(shelves.items(), key=lambda way: way[0] != "plain")))
+
+
+def as_it_is(sample: Sample) -> Sample:
+    """The same."""
+    return sample
 
 
 def _needed(cards: Sequence[Card]) -> list[Card]:

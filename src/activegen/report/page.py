@@ -69,7 +69,8 @@ def _content(facts: Facts, reference: Reference) -> dict[str, Any]:
     looks = styles(facts.arms, facts.baseline)
     drawing = [arm for arm in arms if arm.proposed]
     reasons = _reasons(drawing)
-    albums = [album_of(arm, reference) for arm in drawing if arm.store is not None]
+    among_all = _ranked(facts) == "all"
+    albums = [album_of(arm, reference, among_all) for arm in drawing if arm.store is not None]
     return {
         "facts": facts,
         "measure": facts.measure,
@@ -100,9 +101,16 @@ def _content(facts: Facts, reference: Reference) -> dict[str, Any]:
         "classes": _class_rows(facts, arms),
         "albums": albums,
         "legend": legend(albums),
+        "among_all": among_all,
         "captions": {f.caption for album in albums for card in album.cards for f in card.frames},
         "environment": flat(facts.environment),
     }
+
+
+def _ranked(facts: Facts) -> str:
+    """What reliability is a rank among."""
+    text = (facts.recipe.get("segmentation") or {}).get("text") or {}
+    return text.get("ranked", "image")
 
 
 def _verdict(facts: Facts, arms: Sequence[Arm]) -> str:

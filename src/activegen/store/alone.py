@@ -19,18 +19,22 @@ def alone(folder: Path) -> Iterator[None]:
     Warns where the file system knows no locks.
 
     Raises:
-        UserError: another process is at work in the folder, or it is a file.
+        UserError: another process is at work in the folder, it is a file, or it cannot be written.
     """
-    if folder.is_file():
-        raise UserError(f"'{folder}' is a file; give a folder")
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         raise UserError(
             f"another process is at work in {folder}; wait for its end, stop it, or choose another "
             "folder with --out"
+        ) from error
+    except FileExistsError as error:
+        raise UserError(f"'{folder}' is a file; give a folder") from error
+    except OSError as error:
+        raise UserError(
+            f"the folder '{folder}' cannot be written to ({error}); choose another with --out"
         ) from error
     except NotImplementedError:
         warnings.warn(

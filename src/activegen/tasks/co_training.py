@@ -191,7 +191,9 @@ class CoLearner(Learner[Pair]):
         reliability: UInt8[Tensor, "b h w"] | None,
     ) -> tuple[Tensor, ...]:
         sure = torch.ones_like(labels, dtype=torch.bool)
-        given = Belief(labels, sure if reliability is None else reliable(reliability))
+        if reliability is not None:
+            sure = reliable(reliability, self.settings.reliable_share)
+        given = Belief(labels, sure)
         with seeded(self.settings.seed, "mix", self.step, self._accelerator.process_index):
             drawn = torch.rand(len(images)) < self.co_training.mixing
             chosen = drawn.to(labels.device) & given.doubted & (len(images) > 1)

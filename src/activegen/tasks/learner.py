@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import GradientAccumulationPlugin, broadcast
 from jaxtyping import Float, Integer, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -31,7 +31,7 @@ from activegen.tasks.losses import CROSS_ENTROPY, LOSSES, Loss, cross_entropy, m
 from activegen.tasks.pool import Pool, check_labels
 from activegen.tasks.seeding import seeded
 from activegen.tasks.task_network import TaskNetwork, modes_kept
-from activegen.tasks.unreliable import IGNORED, TEACHER, TRUST, UNRELIABLE
+from activegen.tasks.unreliable import HALF, IGNORED, TEACHER, TRUST, UNRELIABLE
 
 Network = TypeVar("Network", bound=TaskNetwork)
 Parameters = list[dict[str, Any]]
@@ -53,7 +53,26 @@ AMP: dict[str, torch.dtype | None] = {
 
 
 class Diverged(UserError):
-    """The loss stopped being a finite number; the weights are those before that step."""
+    """The loss or its gradient is no longer finite; the weights are those before that step."""
+
+
+def accelerated() -> Accelerator:
+    """The processes of ``accelerate launch``, or this one alone.
+
+    Placement, mixed precision and batches are ours, whatever its environment says: accelerate fixes
+    the first two once for the whole process.
+
+    Raises:
+        UserError: it was started in this process with another precision.
+    """
+    try:
+        return Accelerator(
+            device_placement=False,
+            mixed_precision="no",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        )
+    except ValueError as error:
+        raise UserError(f"accelerate is already in use in this process: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -69,9 +88,11 @@ class TrainSettings:
         warmup_steps: in which the learning rate grows linearly from 0.
         schedule: "cosine" (to 0) or "constant", after the warmup.
         loss: a name in :data:`activegen.tasks.losses.LOSSES`.
-        unreliable: what becomes of pixels whose reliability is below a half: "trust" learns them
-            like others; "weight" counts every pixel by its reliability; "ignore" leaves them out;
+        unreliable: what becomes of pixels that are not reliable: "trust" learns them like others;
+            "weight" counts every pixel by its reliability; "ignore" leaves them out;
             "teacher" learns the class that the averaged weights see there.
+        reliable_share: of the pixels of each class, by rank of reliability, 0 to 1; the others are
+            unreliable. For "ignore", "teacher" and co-training.
         teach_from: share of the steps, 0 to 1, after which labels may come from what networks see;
             till then unreliable pixels are ignored. Ours: a network that starts from nothing would
             learn its own first guesses.
@@ -99,6 +120,7 @@ class TrainSettings:
     schedule: str = "cosine"
     loss: str = CROSS_ENTROPY
     unreliable: str = TRUST
+    reliable_share: float = HALF
     teach_from: float = 0.1
     label_smoothing: float = 0.0
     mixup: float = 0.0
@@ -123,6 +145,7 @@ class TrainSettings:
             ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
             ("warmup_steps", 0 <= self.warmup_steps <= self.steps, "0 to steps"),
+            ("reliable_share", 0 <= self.reliable_share <= 1, "0 to 1"),
             ("teach_from", 0 <= self.teach_from <= 1, "0 to 1"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "0 to below 1"),
             ("mixup", 0 <= self.mixup < math.inf, "at least 0"),
@@ -196,8 +219,7 @@ class Learner(Generic[Network]):
         settings.check_fits(model.space)
         self.settings = settings
         self.step = 0
-        # placement and mixed precision are ours: accelerate fixes both once for the whole process
-        self._accelerator = Accelerator(device_placement=False)
+        self._accelerator = accelerated()
         self.device = self._accelerator.device if device is None else torch.device(device)
         self.model = model.to(self.device).eval()
         self._average = _averaging(self.model, settings.ema_decay)
@@ -236,7 +258,7 @@ class Learner(Generic[Network]):
             "synthetic": part of the drawn images that was synthetic.
 
         Raises:
-            Diverged: the loss is not finite.
+            Diverged: the loss or its gradient is not finite.
             UserError: the pool is empty or its labels do not fit, or the schedule is over.
         """
         if until_step > self.settings.steps:
@@ -284,14 +306,17 @@ class Learner(Generic[Network]):
         with seeded(settings.seed, "step", self.step, ours.process_index):
             loss = self._loss(images, labels, weights, *maps)
         seen = float(cast(Tensor, ours.reduce(loss.detach(), "sum"))) / ours.num_processes
-        if not math.isfinite(seen):
-            raise Diverged(
-                f"the loss became {seen} in step {self.step} (learning rate "
-                f"{settings.rate(self.step):g}, amp {settings.amp}): lower the learning rate, "
-                "lengthen the warmup, or set amp to 'no'"
-            )
+        self._check_finite("loss", seen)
         self._update(loss)
         return seen, float(pool.synthetic[drawn].float().mean())
+
+    def _check_finite(self, what: str, seen: float) -> None:
+        if not math.isfinite(seen):
+            raise Diverged(
+                f"the {what} became {seen} in step {self.step} (learning rate "
+                f"{self.settings.rate(self.step):g}, amp {self.settings.amp}): lower the learning "
+                "rate, lengthen the warmup, or set amp to 'no'"
+            )
 
     def _prepared(
         self,
@@ -346,7 +371,7 @@ class Learner(Generic[Network]):
         treatment = self.settings.unreliable
         if treatment == TEACHER and not self.settings.teaches(self.step):
             treatment = IGNORED
-        return UNRELIABLE[treatment](labels, reliability, teacher)
+        return UNRELIABLE[treatment](labels, reliability, teacher, self.settings.reliable_share)
 
     @torch.no_grad()
     def _seen(self, model: Network, images: Images) -> Float[Tensor, "b classes *space"]:
@@ -359,6 +384,9 @@ class Learner(Generic[Network]):
             group["lr"] = self.settings.rate(self.step)
         self._optimiser.zero_grad()
         self._accelerator.backward(self._scaler.scale(loss))
+        if not self._scaler.is_enabled():  # a scaler skips such a step itself
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), math.inf)  # clips nothing
+            self._check_finite("gradient's norm", float(norm))
         self._scaler.step(self._optimiser)
         self._scaler.update()
         if self._average is not None:
@@ -395,14 +423,15 @@ class Learner(Generic[Network]):
         return {"tensors": tensors, "numbers": numbers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there.
+        """Go on from there; settings that it lacks, being older, have their defaults.
 
         Raises:
             UserError: it is of other settings or of another network.
         """
         tensors, numbers = state["tensors"], state["numbers"]
         mine = {"classes": self.model.classes, **self._decisive}
-        theirs = {"classes": numbers["classes"], **numbers["settings"]}
+        saved = asdict(TrainSettings()) | numbers["settings"]
+        theirs = {"classes": numbers["classes"], **saved}
         changed = sorted(k for k in mine | theirs if mine.get(k) != theirs.get(k))
         if changed:
             raise UserError(
