@@ -111,6 +111,7 @@ def adapt(recipe: Recipe, out: Path, observer: Observer = silent) -> dict[str, A
     spec = recipe.model.model_copy(update={"dtype": "float32"})
     device = generator.device(recipe.model.device)
     if recipe.model.device == "auto" and processes.num_processes > 1:
+        assert processes.device is not None
         device = processes.device
     model = place.load(spec, device)
     check_adaptable(model)

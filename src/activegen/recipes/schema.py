@@ -487,9 +487,9 @@ def parse(raw: dict[str, Any], where: str = "the recipe") -> Recipe:
 
 def _presets_written_out(raw: dict[str, Any]) -> dict[str, Any]:
     """``masks: daam`` and ``masks: {preset: daam, crf: {}}`` with all that the preset says."""
-    segmentation = raw.get("segmentation")
-    text = segmentation.get("text") if isinstance(segmentation, dict) else None
-    masks = text.get("masks") if isinstance(text, dict) else None
+    segmentation = _mapping(raw, "segmentation")
+    text = _mapping(segmentation, "text")
+    masks = text.get("masks")
     if isinstance(masks, str):
         masks = {"preset": masks}
     if not isinstance(masks, dict) or "preset" not in masks:
@@ -498,6 +498,12 @@ def _presets_written_out(raw: dict[str, Any]) -> dict[str, Any]:
     own = {key: value for key, value in masks.items() if key != "preset"}
     text = {**text, "masks": asdict(preset) | own}
     return {**raw, "segmentation": {**segmentation, "text": text}}
+
+
+def _mapping(of: dict[str, Any], key: str) -> dict[str, Any]:
+    """What is there, empty where it is no mapping."""
+    found = of.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def keys(kind: Any = Recipe, above: str = "") -> list[str]:
