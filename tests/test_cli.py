@@ -1,7 +1,9 @@
 """The command line: exit codes, one clear line, and somebody's own data from end to end."""
 
+import errno
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -204,6 +206,29 @@ def test_what_can_be_mended_is_one_line(
     assert said in error
     assert error.count("activegen: ") == 1 and "Traceback" not in error
     assert list(folder.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Run) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/demo/file")
+
+    monkeypatch.setattr(Run, "carry_out", full)
+    assert call("run", "demo", *QUICK_RUN) == 2
+    error = capsys.readouterr().err
+    assert "no space is left ('runs/demo/file')" in error and "Traceback" not in error
+
+
+def test_another_error_of_the_system_is_not_hidden(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: Run) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Run, "carry_out", denied)
+    with pytest.raises(OSError, match="Input/output"):
+        cli.app(["run", "demo", *QUICK_RUN])
 
 
 def test_control_c_can_go_on(

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 2 something that the user can mend (one line on stderr says what), 130 stopped.
 """
 
+import errno
 import json
 import shlex
 import sys
@@ -30,6 +31,7 @@ from activegen import __version__
 from activegen.records import UserError, choose
 
 WIDTH = 88  # of the help in docs/cli.md
+FULL = (errno.ENOSPC, errno.EDQUOT)
 DEMOS = {"classification": "demo", "segmentation": "demo_segmentation"}
 SAID = {
     "read": "reading images",
@@ -49,6 +51,12 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except UserError as error:
             _say(f"activegen: {error}")
+            raise typer.Exit(2) from error
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            of = f" ('{error.filename}')" if error.filename else ""
+            _say(f"activegen: no space is left{of}; free some and run the same command to go on")
             raise typer.Exit(2) from error
         except KeyboardInterrupt as stop:
             _say("stopped; run the same command to go on")

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from activegen.records import Request, Sample, UserError, Verdict
-from activegen.report import write
+from activegen.report import page, write
 from activegen.report.cards import SHOWN
 from activegen.report.choosing import stratified
-from activegen.report.facts import Entry, read
+from activegen.report.facts import Arm, Entry, Facts, read
 from activegen.report.plots import PLACE_COLOURS, cost_bars, styles
 from activegen.report.words import NBSP, NONE
 from activegen.store import Store, png
@@ -304,3 +304,17 @@ def test_bars_are_as_long_as_their_seconds(run: Path):
     for place, share in {"train": 0.5, "backward": 0.15, "rest": 1 / 60}.items():
         assert widths[PLACE_COLOURS[place]] == pytest.approx(share * whole, rel=1e-3)
     assert PLACE_COLOURS["decode"] not in svg and "active" not in svg
+
+
+@pytest.mark.parametrize(
+    ("arm", "among"),
+    [
+        ({}, "image"),
+        ({"changes": {"segmentation.text.ranked": "all"}}, "all"),
+        ({"changes": {"segmentation.text": {"ranked": "all"}}}, "all"),
+        ({"changes": {"training.steps": 3}}, "image"),
+    ],
+)
+def test_an_arm_may_rank_reliability_otherwise(arm: dict, among: str):
+    facts = Facts({"arms": {"a": arm}}, "", {}, (), None, ())
+    assert page.ranked_among(facts, Arm("a", False, "plain")) == among

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from activegen.diffusion.lora import TARGETS
 from activegen.precision import mixed_precision
 from activegen.records import UserError, choose
-from activegen.tasks.learner import AMP, SCHEDULES, Diverged, accelerated
+from activegen.tasks.learner import AMP, SCHEDULES, accelerated, check_finite
 from activegen.tasks.seeding import seeded
 
 LORA, FULL, CONTROLNET = "lora", "full", "controlnet"
@@ -235,12 +235,9 @@ class Training:
         self.step += 1
 
     def _check_finite(self, what: str, seen: float) -> None:
-        if not math.isfinite(seen):
-            raise Diverged(
-                f"the {what} became {seen} in step {self.step} (learning rate "
-                f"{self.course.rate_at(self.step):g}, amp {self.course.amp}): lower "
-                "adapt.learning_rate, or set adapt.amp to 'no'"
-            )
+        mend = "lower adapt.learning_rate, or set adapt.amp to 'no'"
+        rate = self.course.rate_at(self.step)
+        check_finite(seen, what, self.step, rate, self.course.amp, mend)
 
     def save(self) -> None:
         """Writes the state, whole or not at all.

@@ -69,8 +69,11 @@ def _content(facts: Facts, reference: Reference) -> dict[str, Any]:
     looks = styles(facts.arms, facts.baseline)
     drawing = [arm for arm in arms if arm.proposed]
     reasons = _reasons(drawing)
-    among_all = _ranked(facts) == "all"
-    albums = [album_of(arm, reference, among_all) for arm in drawing if arm.store is not None]
+    albums = [
+        album_of(arm, reference, ranked_among(facts, arm) == "all")
+        for arm in drawing
+        if arm.store is not None
+    ]
     return {
         "facts": facts,
         "measure": facts.measure,
@@ -107,10 +110,13 @@ def _content(facts: Facts, reference: Reference) -> dict[str, Any]:
     }
 
 
-def _ranked(facts: Facts) -> str:
+def ranked_among(facts: Facts, arm: Arm) -> str:
     """What reliability is a rank among."""
+    own = (facts.recipe.get("arms") or {}).get(arm.name) or {}
+    changes = own.get("changes") or {}
     text = (facts.recipe.get("segmentation") or {}).get("text") or {}
-    return text.get("ranked", "image")
+    text = changes.get("segmentation.text", text)
+    return changes.get("segmentation.text.ranked", text.get("ranked", "image"))
 
 
 def _verdict(facts: Facts, arms: Sequence[Arm]) -> str:

@@ -56,6 +56,23 @@ class Diverged(UserError):
     """The loss or its gradient is no longer finite; the weights are those before that step."""
 
 
+def check_finite(seen: float, what: str, step: int, rate: float, amp: str, mend: str) -> None:
+    """Raises `Diverged` where a number of a step of training is not finite.
+
+    Args:
+        seen: the number.
+        what: it is.
+        step: of training.
+        rate: of learning in that step.
+        amp: the setting of mixed precision.
+        mend: what to do.
+    """
+    if not math.isfinite(seen):
+        raise Diverged(
+            f"the {what} became {seen} in step {step} (learning rate {rate:g}, amp {amp}): {mend}"
+        )
+
+
 def accelerated() -> Accelerator:
     """The processes of ``accelerate launch``, or this one alone.
 
@@ -311,12 +328,9 @@ class Learner(Generic[Network]):
         return seen, float(pool.synthetic[drawn].float().mean())
 
     def _check_finite(self, what: str, seen: float) -> None:
-        if not math.isfinite(seen):
-            raise Diverged(
-                f"the {what} became {seen} in step {self.step} (learning rate "
-                f"{self.settings.rate(self.step):g}, amp {self.settings.amp}): lower the learning "
-                "rate, lengthen the warmup, or set amp to 'no'"
-            )
+        mend = "lower the learning rate, lengthen the warmup, or set amp to 'no'"
+        rate, amp = self.settings.rate(self.step), self.settings.amp
+        check_finite(seen, what, self.step, rate, amp, mend)
 
     def _prepared(
         self,
