@@ -19,12 +19,17 @@ from typing import Any
 
 from activegen.recipes.comparing import FILE
 from activegen.report.comparison import (
+    CONFOUNDED,
     DIAGNOSTICS,
+    HOLM,
     amount,
     between,
     diagnosed,
     diagnostic,
+    medians,
+    p_of,
     seconds_given,
+    verdict_of,
 )
 from activegen.report.words import NONE, percent, points
 
@@ -37,6 +42,7 @@ COMPARISONS = {  # recipe, arms and a changed key; "" takes the recipe's own
     "ablation_text": ("ablation_text", "", ""),
 }
 KEPT = (".yaml", ".safetensors")  # files whose names tell something
+COMPARED = ("difference", "95 % interval", "bootstrap", "verdict", "p", "seeds needed")
 SHOTS = (4, 16, 64)  # labelled images of each class of EuroSAT
 MOSAICS = ("data.layout=mosaics", "prompts.templates=['a satellite mosaic of {word}']")
 CAMVID, NUCLEI = "camvid", "nuclei"
@@ -143,34 +149,59 @@ def table(name: str, made: Mapping[str, Any]) -> str:
     lines = [f"# {name}", "", f"    {made['command']}", ""]
     lines += [f"Seeds {', '.join(map(str, made['seeds']))}; {_machine(made['environment'])}.", ""]
     lines += [f"- {notice}" for notice in made["notices"]]
-    head = ["arm", figure, "against", "difference", "95 % interval", "verdict", "seeds needed"]
-    rows = []
-    for of in made["comparisons"]:
-        needed = of["seeds_needed"]
-        cells = [of["arm"], percent(arms[of["arm"]]["mean"]), of["baseline"]]
-        cells += [points(of["difference"]), between(of["interval"]), of["verdict"]]
-        rows.append([*cells, NONE if needed is None else f"{needed:.0f}"])
-    base = made["baseline"]
+    base, unguided = made["baseline"], made["unguided"]
     first = [base, percent(arms[base]["mean"])] if base in arms else []
+    head = ["arm", figure, "against", *COMPARED]
+    rows = _compared(made, made["comparisons"])
     lines += ["", *_grid(head, [first + [""] * (len(head) - len(first)), *rows])]
-    head = ["arm", "images", f"to reach {base}", "in unguided images", "in real images", "seconds"]
+    lines += ["", f"{HOLM}. The bootstrap is there from 5 seeds on, to look at."]
+    if steps := made.get("step_by_step"):
+        told = (
+            "Step by step: each arm that generates against the one before it in the recipe, where "
+            "it is not above already; p is corrected for these comparisons alone:"
+        )
+        lines += ["", told, "", *_grid(["arm", figure, "after", *COMPARED], _compared(made, steps))]
+    others = [name for name in dict.fromkeys((base, unguided)) if name]
+    head = ["arm", "images", *(f"to reach {name}" for name in others), "times fewer"]
+    head += ["in unguided images", "in real images", "median seconds"]
+    costs = medians(made)
     rows = [
         [
             arm,
             str(max(of["images"].values())),
-            amount(of["images_to_reach"].get(base)),
+            *(amount(of["images_to_reach"].get(name)) for name in others),
+            amount(of.get("times_fewer"), 2),
             amount(of["worth_in_unguided"], 2),
             amount(of["worth_in_real"], 3),
-            f"{of['cost']['seconds']:.0f}",
+            f"{costs[arm]['median_seconds']:.0f}",
         ]
         for arm, of in arms.items()
         if of["settings"]["generate"] != "none"
     ]
     if rows:
-        lines += ["", "What a synthetic image is worth:", "", *_grid(head, rows)]
+        told = (
+            f"Times fewer: the images of {unguided} over those that an arm needs to reach its "
+            "figure, with 95 % intervals. "
+            if unguided
+            else ""
+        )
+        told += "" if made["settings"]["loop"]["restart"] else CONFOUNDED
+        lines += ["", "What a synthetic image is worth:", "", *_grid(head, rows), "", told.strip()]
     lines += [""] + [f"- {arm}: {of['words']}" for arm, of in made["stop"].items()]
     lines += [*_equal_seconds(made), *_diagnostics(made)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _compared(made: Mapping[str, Any], comparisons: list[Mapping[str, Any]]) -> list[list[str]]:
+    """Rows of an arm, its figure, what it is compared with, and `COMPARED`."""
+    rows = []
+    for of in comparisons:
+        needed = of["seeds_needed"]
+        cells = [of["arm"], percent(made["arms"][of["arm"]]["mean"]), of["baseline"]]
+        cells += [points(of["difference"]), between(of["interval"]), between(of["bootstrap"])]
+        cells += [verdict_of(of), p_of(of), NONE if needed is None else f"{needed:.0f}"]
+        rows.append(cells)
+    return rows
 
 
 def _equal_seconds(made: Mapping[str, Any]) -> list[str]:
@@ -185,15 +216,24 @@ def _equal_seconds(made: Mapping[str, Any]) -> list[str]:
             points(row["difference"]),
             between(row["interval"]),
             row["verdict"],
+            p_of(row),
             "no" if equal["arms"][row["arm"]]["whole"] else "yes",
         ]
         for row in equal["comparisons"]
     ]
-    head = ["arm", made["figure"], "against", "difference", "95 % interval", "verdict", "cut off"]
+    head = ["arm", made["figure"], "against", "difference", "95 % interval", "verdict", "p"]
+    head += ["cut off"]
+    how = (
+        "Each round trains a new learner to its end; between two evaluated rounds the way is "
+        "straight:"
+        if made["settings"]["loop"]["restart"]
+        else "What counts is the last evaluated round by then. Its learner lacks optimiser steps "
+        "and the end of its learning-rate schedule, so an arm that is cut off has no verdict; "
+        "loop.restart=true gives it one:"
+    )
     return [
         "",
-        f"Each arm cut off after {seconds_given(equal)}. What counts is the last evaluated round "
-        "by then, so one that is cut off has had fewer optimiser steps too:",
+        f"Each arm cut off after {seconds_given(equal)}. {how}",
         "",
         *_grid(head, rows),
     ]

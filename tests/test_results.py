@@ -34,6 +34,31 @@ def test_tables_and_numbers_are_copied(results, tmp_path: Path) -> None:
     assert "[world](world.md)" in (tmp_path / "docs" / "README.md").read_text()
 
 
+def test_tables_say_what_decided_and_what_an_image_is_worth(results, tmp_path: Path) -> None:
+    made = compared.written(tmp_path)
+    made["comparisons"][-1] |= {
+        "bootstrap": {"low": 0.071, "high": 0.093},
+        "images": {"guided": 10, "unguided": 400},
+        "adjusted_p": 0.0123,
+        "verdict": "helps",
+    }
+    made["step_by_step"] = [{**made["comparisons"][-1], "images": None}]
+    made["runs"]["1"]["guided"]["rounds"][0]["seconds"]["generate"] = 2000.0
+    text = results.table("known", made).replace("\N{NO-BREAK SPACE}", " ")
+    assert "| +7.1 to +9.3 | helps, with 10 images against 400 | 0.012 |" in text
+    assert "p and verdicts are after Holm's correction; an interval" in text
+    assert "Step by step" in text and "| arm | accuracy | after |" in text
+    head = "| to reach real_only | to reach unguided | times fewer | in unguided images |"
+    assert head in text and "| median seconds |" in text
+    [row] = [line for line in text.splitlines() if line.startswith("| guided | 400 |")]
+    assert "| 2.00 (" in row and row.endswith("| 210 |")
+    assert "these numbers mix images with steps" in text
+    made["settings"]["loop"]["restart"] = True
+    assert "mix images" not in results.table("known", made)
+    alone = {**made, "unguided": None}
+    assert "to reach None" not in results.table("known", alone)
+
+
 def test_diagnostics_and_equal_seconds_have_tables(results, tmp_path: Path) -> None:
     text = results.table("known", compared.written(tmp_path)).replace("\N{NO-BREAK SPACE}", " ")
     assert "takes with the same seed, 210 seconds. What counts" in text

@@ -162,7 +162,11 @@ def init(
 def generate(
     recipe: RecipeName,
     model: Annotated[
-        Path, typer.Option(help="A trained classifier: RUN/arms/active/model.safetensors.")
+        list[Path],
+        typer.Option(
+            help="A trained model: RUN/arms/active/model.safetensors. More of them make a "
+            "committee, for guidance that asks one."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the store and the PNG files.")],
     count: Annotated[int, typer.Option(help="How many images.")] = 16,
@@ -317,6 +321,7 @@ def compare(
     from activegen.recipes.comparing import compare as made_by
     from activegen.recipes.diagnosing import HeldOutSettings
     from activegen.report import write_comparison
+    from activegen.report.comparison import HOLM
 
     for name, number in (("seeds", seeds), ("jobs", jobs)):
         if number < 1:
@@ -342,8 +347,11 @@ def compare(
     if as_json:
         typer.echo(json.dumps({**made, "report": str(page)}))
         return
-    for other in dict.fromkeys(of["baseline"] for of in made["comparisons"]):
-        Console().print(_verdicts(made, other))
+    for family, title in (("comparisons", "against"), ("step_by_step", "step after")):
+        for other in dict.fromkeys(of["baseline"] for of in made[family]):
+            Console().print(_verdicts(made, made[family], title, other))
+    if made["comparisons"]:
+        typer.echo(f"{HOLM}.")
     typer.echo(f"report: {page}")
 
 
@@ -485,15 +493,17 @@ def _table(arms: dict[str, Any]) -> Table:
     return table
 
 
-def _verdicts(made: dict[str, Any], other: str) -> Table:
+def _verdicts(
+    made: dict[str, Any], comparisons: list[dict[str, Any]], title: str, other: str
+) -> Table:
     """Of all arms that were compared with the other."""
-    from activegen.report.comparison import between
+    from activegen.report.comparison import between, p_of, verdict_of
     from activegen.report.words import percent, points
 
-    head = ("arm", made["figure"], "difference", "95 %", "verdict", "seeds needed")
+    head = ("arm", made["figure"], "difference", "95 %", "verdict", "p", "seeds needed")
     whole = percent(made["arms"][other]["mean"])
-    table = Table(*head, title=f"against {_plain(other)}, {whole}")
-    for of in made["comparisons"]:
+    table = Table(*head, title=f"{title} {_plain(other)}, {whole}")
+    for of in comparisons:
         if of["baseline"] == other:
             needed = of["seeds_needed"]
             table.add_row(
@@ -501,7 +511,8 @@ def _verdicts(made: dict[str, Any], other: str) -> Table:
                 percent(made["arms"][of["arm"]]["mean"]),
                 points(of["difference"]),
                 between(of["interval"]),
-                of["verdict"],
+                verdict_of(of),
+                p_of(of),
                 "" if needed is None else f"{needed:.0f}",
             )
     return table

@@ -30,6 +30,7 @@ class PerPixel:
         of_pixels: one number per pixel; what it says of ignored ones is not looked at.
         of_image: one number per image; by default the mean of its pixels.
         differentiable: may steer; without, it ranks finished images only.
+        of_several: says something of several members alone, and 0 of one.
     """
 
     __name__: str
@@ -39,10 +40,11 @@ class PerPixel:
         of_pixels: Callable[[Prediction, Target], Tensor],
         of_image: Callable[[Prediction, Target], Tensor] | None = None,
         differentiable: bool = True,
+        of_several: bool = False,
     ):
         functools.update_wrapper(self, of_pixels)
         self._of_pixels, self._of_image = of_pixels, of_image
-        self.differentiable = differentiable
+        self.differentiable, self.of_several = differentiable, of_several
 
     def __call__(self, prediction: Prediction, target: Target) -> Scores:
         """One number per image, higher = more informative; 0 without a pixel that counts.
@@ -126,7 +128,7 @@ def margin(prediction: Prediction, target: Target) -> Map:
     return 1 - (first - second)
 
 
-@PerPixel
+@functools.partial(PerPixel, of_several=True)
 def disagreement(prediction: Prediction, target: Target) -> Map:
     """Entropy of the mean minus mean of the entropies, in nats; 0 for a single member.
 
@@ -140,7 +142,7 @@ def disagreement(prediction: Prediction, target: Target) -> Map:
     return -(together.exp() * together).sum(1) - each
 
 
-@functools.partial(PerPixel, differentiable=False)
+@functools.partial(PerPixel, differentiable=False, of_several=True)
 def vote_entropy(prediction: Prediction, target: Target) -> Map:
     """Entropy of the members' votes, in nats, 0 to log(members); for ranking only.
 

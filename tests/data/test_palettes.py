@@ -3,11 +3,12 @@
 import hashlib
 from collections import Counter
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
 
-from activegen.data.palettes import PALETTES, Palette, paint
+from activegen.data.palettes import PALETTES, Palette, colours_of, paint, palette_of
 from activegen.records import UnknownWord, UserError
 
 KNOWN = {
@@ -113,3 +114,40 @@ def test_own_colours_are_far_apart_and_not_black(count: int, apart: int) -> None
         assert max(abs(a - b) for a, b in zip(one, other, strict=True)) >= apart
     longer = Palette.own([*names, "another"]).colours
     assert [longer[name] for name in names] == colours[1:]
+
+
+def test_colours_from_values_and_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text('{"sea": [0, 0, 255], "1": [1, 2, 3]}')
+    told = colours_of({"sea": [0, 0, 255], 1: (1, 2, 3)}, "palette")
+    assert told == colours_of(str(file), "palette") == {"sea": (0, 0, 255), "1": (1, 2, 3)}
+    assert palette_of(told, ["sea"]).of(["sea"]) == [(0, 0, 255)]
+    assert palette_of("own", ["sea"]) == Palette.own(["sea"])
+    assert palette_of("voc", ["sea"]) == PALETTES["voc"]
+    with pytest.raises(UserError, match="class 'wood' has no colour"):
+        palette_of(told, ["wood"]).of(["sea", "wood"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"sea": [0, 0, 256]}, r"palette: the colour of 'sea' is \[0, 0, 256\]"),
+        ({"sea": [0, 0]}, "give .red, green, blue."),
+        ({"sea": [0.5, 0, 0]}, "whole numbers"),
+        ({"sea": "blue"}, "the colour of 'sea' is 'blue'"),
+        ({}, "is no mapping of classes"),
+        ([1, 2, 3], "is no mapping of classes"),
+        ("/nowhere.json", "palette '/nowhere.json' cannot be read"),
+    ],
+)
+def test_what_is_no_colours_is_said(given: object, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        colours_of(given, "palette")
+
+
+def test_two_classes_of_one_colour_are_said() -> None:
+    palette = Palette({"sea": (0, 0, 255), "lake": (0, 0, 255), "wood": (0, 255, 0)})
+    palette.check_apart(["sea", "wood"])
+    palette.check_apart(["pond", "sea"], {"pond": "sea"})  # meant to be alike
+    with pytest.raises(UserError, match=r"'sea' and 'lake' have one colour, \[0, 0, 255\]"):
+        palette.check_apart(["sea", "wood", "lake"])

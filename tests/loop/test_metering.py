@@ -1,6 +1,9 @@
+import mmap
 import pickle
+from pathlib import Path
 
 import pytest
+import torch
 
 from activegen.loop.flops import Flops
 from activegen.loop.metering import (
@@ -18,6 +21,8 @@ from activegen.loop.metering import (
     WAIT,
     Cost,
     Meter,
+    peak_memory,
+    reset_peak_memory,
 )
 
 
@@ -159,3 +164,26 @@ def test_utilisation_is_flops_of_what_was_possible():
 
 def test_places_of_a_kind_are_places():
     assert {place for places in KINDS.values() for place in places} <= set(PLACES)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can reset it")
+def test_the_peak_of_a_process_is_of_the_time_since_the_reset():
+    here = {torch.device("cpu")}
+    with mmap.mmap(-1, 2**28) as large:  # which malloc would not keep
+        for page in range(0, 2**28, 2**12):
+            large[page] = 1
+    before = peak_memory(here)
+    reset_peak_memory(here)
+    after = peak_memory(here)
+    assert before is not None and after is not None
+    assert after < before - 2**27
+
+
+def test_memory_is_that_of_the_named_gpus(monkeypatch: pytest.MonkeyPatch):
+    reset: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda of: 100 + of.index)
+    both = [torch.device("cuda:1"), torch.device("cuda:3"), torch.device("cpu")]
+    reset_peak_memory(both)
+    assert set(reset) == set(both[:2])
+    assert peak_memory(both) == 103 and peak_memory(both[:1]) == 101

@@ -6,11 +6,9 @@ import torch
 from activegen.loop.objects import (
     ObjectSettings,
     composite,
-    composite_all,
     dilated,
     edge_band,
     objects,
-    region,
 )
 from activegen.records import UserError
 
@@ -84,17 +82,6 @@ def test_a_winding_piece_is_one():
     assert torch.equal(found[0].region, mask == 1)
 
 
-def test_region_is_the_numbered_object_grown_by_a_disc():
-    mask = drawn(PICTURE)
-    assert pixels(region(mask, 4, ALL, (0,))) == {(4, 6), (5, 6)}
-    grown = pixels(region(mask, 4, ALL, (0,), dilation=1))
-    assert grown == {(3, 6), (4, 5), (4, 6), (4, 7), (5, 5), (5, 6), (5, 7)}
-    with pytest.raises(UserError, match="no object 6 in a mask of 5"):
-        region(mask, 6, ALL, (0,))
-    with pytest.raises(UserError, match="no object 0"):
-        region(mask, 0, ALL, (0,))
-
-
 def test_dilated_reaches_as_far_as_it_says():
     point = torch.zeros(9, 9, dtype=torch.bool)
     point[4, 4] = True
@@ -152,16 +139,9 @@ def test_an_object_at_the_border_is_wholly_drawn_there():
     assert torch.equal(mixed[:, :7, :7], new[:, :7, :7])
 
 
-def test_smaller_objects_stand_before_larger_ones():
-    real = torch.zeros(3, 24, 24).byte()
-    large, small = (torch.full((3, 24, 24), value).byte() for value in (100, 200))
-    layers = [(small, square(10, 14)), (large, square(4, 20))]
-    for order in (layers, layers[::-1]):
-        row = composite_all(real, order, 0.0)[0, 12].tolist()
-        assert row == [0] * 4 + [100] * 6 + [200] * 4 + [100] * 6 + [0] * 4
-
-
-@pytest.mark.parametrize("wrong", [{"limit": 0}, {"min_area": -0.1}, {"min_area": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"limit": 0}, {"min_area": -0.1}, {"min_area": 1}, {"dilation": -1}]
+)
 def test_bad_settings(wrong):
     with pytest.raises(UserError):
         ObjectSettings(**wrong)

@@ -102,6 +102,25 @@ def test_the_target_is_the_hardest_class_and_named_first():
         assert (request.round, request.arm, request.part) == (3, "active", 0)
 
 
+def test_names_without_room_are_left_out_from_the_end():
+    scene = Scene("all", {1: 50, 2: 30, 3: 20}, (3, 2))
+    judged = [JudgedScene(scene, LOSSES)]
+    settings = MaskProposalSettings(budget=3, spare=1.0)
+
+    def told(fits) -> set[str]:
+        rng = np.random.default_rng(0)
+        found = propose_scenes(judged, CLASSES, PROMPTS, settings, 1.0, ORIGIN, rng, fits)
+        rng = np.random.default_rng(0)
+        plain = propose_scenes_plain(2, [scene], CLASSES, PROMPTS, ORIGIN, rng, True, fits)
+        assert {request.target for request in found} == {3}
+        assert all(request.word in request.prompt for request in (*found, *plain))
+        return {request.prompt for request in (*found, *plain) if request.target == 3}
+
+    assert told(lambda prompt: True) == {"a photo of houses, a forest and a river"}
+    assert told(lambda prompt: "river" not in prompt) == {"a photo of houses and a forest"}
+    assert told(lambda prompt: False) == {"a photo of houses"}
+
+
 def test_no_mask_is_drawn_more_often_than_allowed():
     requests = proposed(max_repeats=3, budget=25)
     assert len(requests) == 50

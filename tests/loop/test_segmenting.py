@@ -1,5 +1,6 @@
 """The loop on masks: scenes whose classes are colours, and a real ControlNet at toy size."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from activegen.data.prompts import Prompts
 from activegen.diffusion.control import Control
 from activegen.diffusion.sampling import Sampling
 from activegen.guidance import Ascend, Informative, Inpaint
+from activegen.loop.generating import Generator
 from activegen.loop.judging import Judge, trusting
 from activegen.loop.judging_masks import BelievedPixels
 from activegen.loop.mining import MiningSettings
+from activegen.loop.objects import ObjectSettings, dilated
 from activegen.loop.proposing_masks import MaskProposalSettings
 from activegen.loop.rounds import Learners, Parts, active_generation, best
 from activegen.loop.segmenting import Painting, Segmenting, resized_mask
 from activegen.loop.settings import ArmSettings, LoopSettings
-from activegen.records import Prediction, Request, Sample, Verdict
+from activegen.records import Prediction, Request, Sample, UserError, Verdict
 from activegen.scores import SCORES
 from activegen.store import Store, from_png, png
 from blocks import CLASSES, SIZE, learner, scenes
@@ -146,6 +149,54 @@ def test_one_object_is_redrawn_and_the_rest_stays_real(tmp_path: Path) -> None:
         drawn, kept = from_png(sample.image), real.image(place)
         assert torch.equal(drawn[:, ~near], kept[:, ~near])
         assert not torch.equal(drawn[:, region], kept[:, region])
+        assert torch.equal(from_png(sample.mask)[0], real.mask(place))  # the label is whole
+
+
+class Divided:
+    """Is certain of what is bright, and knows nothing of the rest."""
+
+    def predict(self, images: Tensor) -> Prediction:
+        sure = (images.mean(1, keepdim=True) > 0.5) * 20.0
+        return Prediction(torch.cat([sure, -sure, -sure], 1)[None])
+
+
+def test_scores_count_the_object_alone_as_steering_does() -> None:
+    of, real = task(objects=True), scenes(3, "train")
+    request = Request("a photo of river", "river", 1, 0, mask="train/0", part=2)
+    generator = Generator(
+        of, model(), Sampling(num_steps=1, scheduler="ddim"), {"plain": []}, real, Divided()
+    )
+    (sample,) = generator((0, [request]))[1]
+    region = of.region(request, (SIZE, SIZE), real)
+    assert 0 < region.sum() < region.numel() / 2
+    drawn = from_png(sample.image)[None] / 255
+    asked = real.mask(0).long().masked_fill(~region, 255)[None]
+    batch = of.batch([request], generator.model, generator.sampling, real)
+    assert torch.equal(batch.target, asked)
+    for name in ("entropy", "cross_entropy"):
+        told, whole = (
+            float(SCORES[name](Divided().predict(drawn), target))
+            for target in (asked, real.mask(0).long()[None])
+        )
+        assert sample.scores[name] == pytest.approx(told)
+        assert abs(told - whole) > 0.01
+    assert from_png(sample.uncertainty)[0, 1:][~region[1:]].any()  # the picture shows all
+
+
+def test_what_lies_near_an_object_may_be_redrawn_with_it() -> None:
+    real, request = scenes(1, "train"), Request("a photo of river", "river", 1, 0, "train/0", 2)
+    alone = task(objects=True).region(request, (SIZE, SIZE), real)
+    of = replace(task(objects=True), things=ObjectSettings(dilation=2))
+    around = of.region(request, (SIZE, SIZE), real)
+    assert torch.equal(around, dilated(alone, 2)) and around.sum() > alone.sum()
+    drawn = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
+    (made,) = of.finished(drawn, None, [request], real)
+    counted = real.mask(0).masked_fill(~around, 255)
+    assert made.counted is not None and torch.equal(made.counted, counted)
+    assert made.image[:, alone].max() < 16 and torch.equal(made.target, real.mask(0))
+    for part in (0, 3):
+        with pytest.raises(UserError, match=f"no object {part} in the mask of 'train/0'"):
+            of.region(replace(request, part=part), (SIZE, SIZE), real)
 
 
 def test_a_selected_arm_keeps_the_best_of_its_pool(tmp_path: Path) -> None:
@@ -159,6 +210,32 @@ def test_a_selected_arm_keeps_the_best_of_its_pool(tmp_path: Path) -> None:
     kept = [values[v.id] for v in verdicts if v.accepted]
     lost = [values[v.id] for v in verdicts if v.reason == "outscored"]
     assert len(lost) == 8 and min(kept) >= max(lost)
+
+
+def test_a_selected_arm_may_ask_a_committee(tmp_path: Path) -> None:
+    settings = ArmSettings("selected", judge=False, pool=3, by="disagreement", of="committee")
+    summaries = run(tmp_path, task(), settings)
+    assert [s["real"] for s in summaries] == [6, 6, 6]
+    stored = Store(str(tmp_path / "store")).round(0)
+    values = {s.request.id: s.scores["disagreement of committee"] for s in stored.samples()}
+    assert len(set(values.values())) > 1 and min(values.values()) > 0
+    kept = [values[v.id] for v in stored.verdicts() or [] if v.accepted]
+    assert sorted(kept) == sorted(values.values())[-4:]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"by": "disagreement"}, "disagreement of one learner is 0"),
+        ({"by": "vote_entropy"}, "vote_entropy of one learner is 0"),
+        ({"of": "everybody"}, "not of 'everybody'"),
+        ({"of": "committee", "real": False}, "has real images"),
+        ({"of": "committee", "generate": "plain"}, "generates 'selected'"),
+    ],
+)
+def test_a_ranking_that_says_nothing_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        ArmSettings(**{"generate": "selected", **settings})
 
 
 def test_the_best_are_among_the_accepted() -> None:

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from activegen.proof.curves import Amount, Track, amount_needed, curve, isotonic, worth
+from activegen.proof.curves import (
+    Amount,
+    Track,
+    amount_needed,
+    curve,
+    isotonic,
+    times_fewer,
+    worth,
+)
 from activegen.records import UserError
 
 AMOUNTS = (0.0, 100.0, 200.0, 400.0)
@@ -85,6 +93,28 @@ def test_intervals_cover_the_truth():
     assert covered >= 53 and open_ <= 10
 
 
+def test_what_is_not_known_of_the_figure_itself_counts():
+    ways = tracks((0.5, 0.6, 0.7, 0.8), (0.5, 0.62, 0.7, 0.78), (0.5, 0.58, 0.7, 0.82))
+    sure = amount_needed(ways, 0.65)
+    vague = amount_needed(ways, {0: 0.60, 1: 0.65, 2: 0.70})
+    assert vague.value == pytest.approx(sure.value)
+    assert vague.low < sure.low - 20 and vague.high > sure.high + 20
+    offsets = (0.0, 0.03, -0.03)  # of a seed, in both: pairs of seeds are drawn together
+    apart = tracks(*[(0.5 + o, 0.6 + o, 0.7 + o, 0.8 + o) for o in offsets])
+    paired = amount_needed(apart, {s: 0.65 + o for s, o in enumerate(offsets)})
+    assert (paired.low, paired.high) == pytest.approx((150, 150))
+    assert amount_needed(apart, 0.65).low < 140
+
+
+def test_times_fewer_than_so_many():
+    assert times_fewer(Amount(100.0, 50.0, 200.0), 400) == Amount(4.0, 2.0, 8.0)
+    assert times_fewer(Amount(None, 320.0, None), 400) == Amount(None, 0.0, 1.25)
+    assert times_fewer(Amount(100.0, None, None), 400) == Amount(4.0, None, None)  # one seed
+    first = times_fewer(Amount(100.0, 0.0, 100.0, at_most=True), 400)
+    assert first == Amount(4.0, 4.0, None, at_least=True)
+    assert times_fewer(Amount(0.0, 0.0, 50.0), 400) is None  # none were needed
+
+
 def test_worth_in_images_of_another_arm():
     guided = tracks((0.5, 0.7, 0.75, 0.8), (0.5, 0.7, 0.75, 0.8))
     unguided = tracks((0.5, 0.55, 0.6, 0.7), (0.5, 0.55, 0.6, 0.7))
@@ -114,6 +144,7 @@ def test_worth_pairs_the_seeds():
         (lambda: curve({}), "at least one seed"),
         (lambda: curve({0: Track((0.0,), (0.1,)), 1: Track((1.0,), (0.1,))}), "in common"),
         (lambda: worth(tracks((0.1,) * 4), {7: Track((0.0,), (0.1,))}), "has 0, 7"),
+        (lambda: amount_needed(tracks((0.1,) * 4), {7: 0.1}), "has 0, 7"),
         (lambda: worth(tracks((0.1,) * 4), tracks((0.1,) * 4), 500), "from 0 to 400, not at 500"),
         (lambda: worth(tracks((0.1,) * 4), tracks((0.1,) * 4), 0), "not at 0"),
     ],

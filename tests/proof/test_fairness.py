@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from activegen.proof.fairness import CHECKS, LEAKS, Facts, refuse, violations
+from activegen.proof.fairness import CHECKS, LEAKS, Facts, refuse, refuse_leaks, violations
 from activegen.records import UnknownWord, UserError
 
 UNGUIDED = Facts(
@@ -55,6 +55,14 @@ def test_each_is_refused_with_its_reason(check):
     assert check in {violation.check for violation in violations(planted, UNGUIDED)}
     with pytest.raises(UserError, match=words):
         refuse([GUIDED, planted], UNGUIDED)
+
+
+@pytest.mark.parametrize("leak", sorted(LEAKS))
+def test_a_leak_is_refused_without_another_arm(leak):
+    change, words = PLANTED[leak]
+    refuse_leaks([GUIDED, replace(GUIDED, steps=900)])
+    with pytest.raises(UserError, match=f"(?s)not to be believed:.*{words}"):
+        refuse_leaks([UNGUIDED, replace(GUIDED, **change)])
 
 
 @pytest.mark.parametrize("check", ["seeds", "steps", "test set", "real images", "images"])

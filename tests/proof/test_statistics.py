@@ -10,7 +10,6 @@ from activegen.proof.statistics import (
     TOO_FEW,
     Comparison,
     compare,
-    compare_images,
     holm,
     seeds_needed,
 )
@@ -91,8 +90,6 @@ def test_one_seed_is_too_few():
     assert found.verdict == TOO_FEW and found.interval is None and found.p_value is None
     assert found.difference == pytest.approx(0.1)
     assert "run at least two" in found.words
-    right = {arm: {0: np.array([True, arm == "guided"])} for arm in ("guided", "real")}
-    assert compare_images(right, "guided", "real").verdict == TOO_FEW
 
 
 @pytest.mark.parametrize(
@@ -108,43 +105,6 @@ def test_what_cannot_be_compared(ours, theirs, told):
         compare({"guided": ours, "real": theirs}, "guided", "real")
     with pytest.raises(UnknownWord, match="Did you mean 'real'"):
         compare({"guided": ours, "real": theirs}, "guided", "reel")
-
-
-def test_test_images_must_be_the_same_for_all():
-    right = {"guided": {0: np.ones(3), 1: np.ones(3)}, "real": {0: np.ones(3), 1: np.ones(4)}}
-    with pytest.raises(UserError, match="there are 3, 4"):
-        compare_images(right, "guided", "real")
-
-
-def test_images_say_how_far_the_seeds_can_be_trusted():
-    rng = np.random.default_rng(0)
-    baseline = rng.random((5, 60)) < 0.6
-    ours = baseline.copy()
-    ours[:, :4] = True  # four images are what helps, always the same
-    right = {"guided": dict(enumerate(ours)), "real": dict(enumerate(baseline))}
-    found = compare_images(right, "guided", "real")
-    means = {arm: {s: float(r.mean()) for s, r in part.items()} for arm, part in right.items()}
-    alone = compare(means, "guided", "real")
-    assert found.of_images and not alone.of_images
-    assert found.difference == pytest.approx(alone.difference)
-    assert found.interval.low < alone.interval.low
-    assert found.p_value > alone.p_value
-    assert found.bootstrap.low < found.difference < found.bootstrap.high
-
-
-def test_images_of_an_arm_against_itself():
-    rng, verdicts = np.random.default_rng(0), []
-    for _ in range(300):
-        odds = rng.normal(1, 1.5, 200) + rng.normal(0, 0.1, (2, 3, 1))
-        right = rng.random((2, 3, 200)) < 1 / (1 + np.exp(-odds))
-        arms = {name: dict(enumerate(r)) for name, r in zip(("guided", "real"), right, strict=True)}
-        verdicts.append(compare_images(arms, "guided", "real").verdict)
-    assert verdicts.count(NO_DIFFERENCE) / 300 >= 0.95
-
-
-def test_other_images_might_turn_what_no_seed_can():
-    assert seeds_needed(0.01, 0.005, of_images=0.01**2) == math.inf
-    assert seeds_needed(0.01, 0.005, of_images=0.001**2) > seeds_needed(0.01, 0.005)
 
 
 @pytest.mark.parametrize("effect", [0.5, 1.0, 2.0])

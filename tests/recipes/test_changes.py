@@ -67,6 +67,8 @@ def test_an_arm_has_its_keys_and_all_others_of_the_recipe(model: Path):
         ({"promptsy.words": {}}, "'promptsy.words' is the same for all arms"),
         ({"learner.network": "small"}, "'learner.network' is the same for all arms"),
         ({"training.steps": 5}, "all arms have the same training.steps"),
+        ({"training.batch_size": 16}, "all arms have the same training.batch_size"),
+        ({"training.seed": 1}, "all arms have the same training.seed"),
         ({"training.stepz": 5}, r"key in 'training' of arms.changed.changes: 'stepz'"),
         ({"training.augmentation": "upside_down"}, "unknown augmentation 'upside_down'"),
         ({"training.batch_size.of": 5}, r"changes: there is no training.batch_size.of"),
@@ -98,6 +100,8 @@ def test_a_run_shares_what_the_changes_do_not_touch(model: Path, tmp_path: Path)
 
 def test_changed_arms_are_carried_out_and_compared(model: Path, tmp_path: Path):
     made = compare(recipe(model, **OTHER), tmp_path, seeds=[0])
+    said = "changed is trained otherwise than the recipe says: label_smoothing 0.1 instead of 0.0"
+    assert [of for of in made["notices"] if "otherwise" in of] == [said]
     [found] = made["comparisons"]
     assert (found["arm"], found["baseline"]) == ("changed", "plain")
     assert made["arms"]["changed"]["settings"]["changes"] == OTHER

@@ -5,17 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import tiny
 import toy
 from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.proof.fairness import Facts
-from activegen.recipes import Run, arms, comparing, parse
+from activegen.recipes import Recipe, Run, arms, comparing, parse
+from activegen.recipes import run as running
 from activegen.recipes.arms import STANDARD, with_named_arms
 from activegen.recipes.comparing import Ways, compare
 from activegen.recipes.evidence import differs_on_purpose
 from activegen.recipes.progress import Event
+from activegen.recipes.run import environment
 from activegen.records import UserError
 from activegen.store import Store, png
 
@@ -52,11 +57,13 @@ def test_all_standard_arms_with_two_seeds(model: Path, tmp_path: Path) -> None:
     assert list(made["arms"]) == list(STANDARD)
     assert (made["baseline"], made["unguided"], made["seeds"]) == ("real_only", "unguided", [3, 5])
     against = [(of["arm"], of["baseline"]) for of in made["comparisons"]]
-    choosing = ["selected", "guided", "guided_judged"]
+    choosing = ["selected", "guided", "guided_judged", "unguided_4x"]
     assert against == [(arm, "real_only") for arm in STANDARD if arm != "real_only"] + [
         (arm, "unguided") for arm in choosing
     ]
     assert all(of["comparisons"] == len(against) for of in made["comparisons"])
+    steps = [(of["arm"], of["baseline"]) for of in made["step_by_step"]]
+    assert steps == [("guided", "selected"), ("guided_judged", "guided")]
     for name, arm in made["arms"].items():
         of_runs = [made["runs"][seed][name]["accuracy"] for seed in ("3", "5")]
         assert arm["mean"] == pytest.approx(sum(of_runs) / 2)
@@ -162,6 +169,25 @@ def test_arms_side_by_side_are_the_same_as_one_after_the_other(model: Path, tmp_
         assert (tmp_path / "two/seed-0/arms" / arm / "cost.json").exists()
 
 
+def test_seeds_that_are_added_after_a_verdict_are_said(model: Path, tmp_path: Path) -> None:
+    recipe = parse(settings(model, real_only=NONE, other={"generate": "none", "more_real": 1}))
+    compare(recipe, tmp_path, [], [0])  # one seed is no verdict
+    first = compare(recipe, tmp_path, [], [0, 1])
+    more = compare(recipe, tmp_path, [], [0, 1, 2])
+    again = compare(recipe, tmp_path, [], [0, 1, 2])
+    said = [
+        [n for n in of["notices"] if "verdicts already with" in n] for of in (first, more, again)
+    ]
+    assert (
+        said[0] == []
+        and said[1] == said[2]
+        and "already with 2 seeds, and now with 3" in said[1][0]
+    )
+    assert (first["looks"], again["looks"]) == ([2], [2, 3])
+    (tmp_path / "comparison.json").write_text("{")  # is written anew
+    assert compare(recipe, tmp_path, [], [0, 1, 2])["looks"] == [3]
+
+
 def planted_image(run: Run, arm: str) -> None:
     """A test image among the accepted ones of a finished arm."""
     root = run.folder / "arms" / arm / "store"
@@ -190,14 +216,90 @@ def test_a_leak_and_unequal_steps_are_refused(model: Path, tmp_path: Path) -> No
         compare(recipe, tmp_path)
 
 
+def judge_file(recipe: Recipe, folder: Path) -> Path:
+    """Of a run that has trained its judge."""
+    _ = Run(recipe, folder).label_model
+    [file] = (folder / "judge").iterdir()
+    return file
+
+
+def test_a_leak_of_the_only_arm_is_refused(model: Path, tmp_path: Path) -> None:
+    recipe = parse(settings(model, unguided=PLAIN))
+    compare(recipe, tmp_path)
+    planted_image(Run(recipe, tmp_path / "seed-0"), "unguided")
+    with pytest.raises(UserError, match="unguided learnt from 1 near-copies of test images"):
+        compare(recipe, tmp_path)
+
+
 def test_a_judge_that_has_seen_the_test_is_refused_before_any_work(
+    model: Path, tmp_path: Path
+) -> None:
+    made = settings(model, real_only=NONE, active={"generate": "guided"})
+    own = judge_file(parse(made), tmp_path / "fine")
+    made["data"] |= {"train": {**made["data"]["train"], "split": "test"}}
+    saw = judge_file(parse(made), tmp_path / "saw").read_bytes()
+    made["data"]["train"]["split"] = "train"
+    there = tmp_path / "swapped/seed-0/judge" / own.name
+    there.parent.mkdir(parents=True)
+    there.write_bytes(saw)
+    with pytest.raises(UserError, match="the judge of active has learnt from test images: test im"):
+        compare(parse(made), tmp_path / "swapped")
+    assert list(there.parent.parent.iterdir()) == [there.parent]
+
+
+def test_a_judge_that_does_not_say_what_it_has_seen_is_told(model: Path, tmp_path: Path) -> None:
+    recipe = parse(settings(model, active={"generate": "guided"}))
+    fine = compare(recipe, tmp_path)
+    facts = fine["facts"]["0"]["active"]
+    assert facts["judge_images"] == facts["real_images"] > 0
+    [file] = (tmp_path / "seed-0/judge").iterdir()
+    save_file(load_file(file), file)
+    silent = compare(recipe, tmp_path)
+    [told] = [of for of in silent["notices"] if of not in fine["notices"]]
+    assert "does not say which images it has learnt from" in told and file.name in told
+    assert silent["facts"] == fine["facts"]
+
+
+def test_near_copies_of_test_images_are_told(model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for k in range(2):
+                pixels = rng.integers(60, 190, (4, 4, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{k}.png")
+    made = settings(model, real_only=NONE, other=NONE)
+    made["data"] = {"layout": "image_folder", "path": str(tmp_path), "size": 32}
+    clean = compare(parse(made), tmp_path / "clean")
+    assert not any("near-copies" in of for of in clean["notices"])
+    again = Image.open(tmp_path / "test/dog/1.png")
+    again.save(tmp_path / "train/dog/1.jpg", quality=90, subsampling=0)
+    found = compare(parse(made), tmp_path / "out")
+    [told] = [of for of in found["notices"] if "near-copies" in of]
+    assert told.startswith("1 labelled real images are near-copies of test images, such as ")
+    assert "train/dog/1.jpg of test/dog/1.png" in told
+
+
+def test_each_arm_keeps_the_machine_that_finished_it(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "judge_learnt_from", lambda run: (run.data.train, run.data.test))
-    arms = {"real_only": NONE, "active": {"generate": "guided"}}
-    with pytest.raises(UserError, match="the judge of active has learnt from test images: test im"):
-        compare(parse(settings(model, **arms)), tmp_path)
-    assert not (tmp_path / "seed-0").exists()
+    recipe = parse(settings(model, real_only=NONE, other=NONE))
+    compare(recipe, tmp_path, ["real_only"])
+    here = environment()
+    for module in (comparing, running):
+        monkeypatch.setattr(module, "environment", lambda: {**here, "gpu": "another"})
+    made = compare(recipe, tmp_path)
+    found = [(of["environment"]["gpu"], of["arms"]) for of in made["machines"]]
+    assert found == [(here["gpu"], {"real_only": [0]}), ("another", {"other": [0]})]
+    assert made["environment"]["gpu"] == "another"
+    assert any("carried out on 2 kinds of machines" in of for of in made["notices"])
+
+
+def test_a_device_that_is_not_there_is_said_before_any_work(model: Path, tmp_path: Path) -> None:
+    recipe = parse(settings(model, judged={"generate": "guided"}))
+    with pytest.raises(UserError, match="--devices names 'cuda:99'"):
+        compare(recipe, tmp_path, ways=Ways(devices=("cpu", "cuda:99")))
+    assert not list(tmp_path.iterdir())
 
 
 def test_test_images_in_training_are_refused_before_any_work(model: Path, tmp_path: Path) -> None:
@@ -239,7 +341,7 @@ def test_a_pool_is_of_one_recipe(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = iter([3, 7])
-    monkeypatch.setattr(arms, "pool_of_equal_cost", lambda run: next(measured))
+    monkeypatch.setattr(arms, "pool_of_equal_cost", lambda run, of: next(measured))
 
     def pool(**changes: Any) -> int:
         recipe = parse(settings(model) | changes)
@@ -247,6 +349,25 @@ def test_a_pool_is_of_one_recipe(
 
     assert pool() == pool(seed=5) == 3
     assert pool(sampling={"num_steps": 3}) == 7
+
+
+@pytest.mark.parametrize(
+    ("objectives", "by", "of"),
+    [
+        ([{"disagreement": {"of": "committee"}}, "teacher_anchor"], "disagreement", "committee"),
+        (["segment_consistency", "margin"], "margin", "learner"),
+        ([{"margin": {"weight": -1}}], "entropy", "learner"),
+        ([{"margin": {"of": "dropout"}}], "entropy", "learner"),
+    ],
+)
+def test_images_are_selected_by_what_guidance_ascends(
+    model: Path, tmp_path: Path, objectives: list[Any], by: str, of: str
+) -> None:
+    (tmp_path / "pool.json").write_text('{"pool": 2}')
+    ascend = {"of": "latents", "through": "decoder", "objectives": objectives}
+    recipe = parse(settings(model) | {"guidance": {"guided": [{"ascend": ascend}]}})
+    arm = with_named_arms(recipe, ["selected"], tmp_path).arms["selected"]
+    assert (arm.by, arm.of) == (by, of)
 
 
 def test_what_may_differ() -> None:

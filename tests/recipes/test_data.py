@@ -23,13 +23,23 @@ def test_strict_is_only_told_to_readers_that_know_it():
 
 
 def test_skipped_images_of_all_splits_are_told(tmp_path):
-    for split in ("train", "val", "test"):
+    for light, split in enumerate(("train", "val", "test")):
         (tmp_path / split / "cat").mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / split / "cat" / "a.png")
+        Image.new("RGB", (8, 8), (light, 0, 0)).save(tmp_path / split / "cat" / "a.png")
         (tmp_path / split / "cat" / "b.png").write_bytes(b"broken")
     of = {"layout": "image_folder", "path": str(tmp_path), "val": {"split": "val"}}
     found = data.read(parse({"data": of}).data, 0, lambda *_: None)
     assert [id for id, _ in found.skipped] == [f"{of}/cat/b.png" for of in ("train", "val", "test")]
+
+
+def test_val_images_are_no_test_images():
+    def of(val: dict) -> data.Data:
+        made = {"layout": "world", "size": 16, "options": {"size": 16, "count": 1}}
+        return data.read(parse({"data": {**made, "val": val}}).data, 0, lambda *_: None)
+
+    assert len(of({"split": "val"}).val or ())
+    with pytest.raises(UserError, match=r"val images are test images too, such as .*data\.val"):
+        of({"split": "test", "options": {"count": 2}})
 
 
 def test_another_path_of_a_split_is_the_same_recipe():

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -95,6 +96,44 @@ def test_a_finished_comparison_is_looked_into_later(model: Path, before) -> None
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
     other = compare(recipe, folder, ways=Ways(held_out=replace(QUICK, measured=7)))
     assert other["arms"]["unguided"]["diagnostics"]["means"]["images"] == 7
+
+
+def test_arms_are_compared_at_equal_numbers_of_images(model: Path, tmp_path: Path) -> None:
+    made = settings(model)
+    made["data"]["test"]["options"]["count"] = 2
+    plain = ARMS["unguided"]
+    made["arms"] = {
+        "many": {**plain, "changes": {"proposal.budget": 14}},
+        "few": {**plain, "changes": {"proposal.budget": 6}},
+    }
+    found = compare(parse(made), tmp_path, ways=Ways(held_out=QUICK))
+    many, few = (found["arms"][arm]["diagnostics"]["means"] for arm in ("many", "few"))
+    assert (many["images"], few["images"]) == (14, 6)
+    real = len(Run(replaced(parse(made)), tmp_path / "seed-0").data.test)
+    counts = {"compared": 6, "compared_with": real - 6}  # the others are measured beside these
+    judge = found["held_out"]
+    for of in (many, few, judge):
+        assert {name: of[name] for name in counts} == counts
+    assert 0 <= judge["coverage"] <= 1 and judge["images"] == 16 and "kid" in judge
+    alone = compare(parse(made), tmp_path, ["many"], ways=Ways(held_out=QUICK))
+    again = alone["arms"]["many"]["diagnostics"]["means"]
+    assert (again["compared"], again["compared_with"]) == (14, real)
+    assert "coverage" not in alone["held_out"]  # too few real ones are left
+
+
+def test_a_judge_of_other_weights_is_another(model: Path, tmp_path: Path) -> None:
+    run = Run(replaced(parse(settings(model))), tmp_path)
+    weights = timm.create_model("test_resnet", num_classes=8).state_dict()
+    config = {"architecture": "test_resnet", "num_classes": 8, "pretrained_cfg": {}}
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/config.json").write_text(json.dumps(config))
+    ids = []
+    for bias in (0.0, 1.0):
+        weights["fc.bias"] = torch.full((8,), bias)
+        save_file(weights, tmp_path / "own/model.safetensors")
+        judge = f"timm:local-dir:{tmp_path / 'own'}"
+        ids.append(held_out(run, [0], tmp_path, replace(QUICK, judge=judge)).id)
+    assert ids[0] != ids[1]
 
 
 def replaced(recipe):

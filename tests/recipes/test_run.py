@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from PIL import Image
 import tiny
 import toy
 from activegen.recipes import Recipe, Run, drawing, load, parse
-from activegen.recipes.plan import measure, plan
+from activegen.recipes.plan import Pace, measure, plan
 from activegen.recipes.progress import Event
-from activegen.records import UserError
+from activegen.records import UserError, fingerprint
 from activegen.store import Store
 from activegen.tasks.co_training import CoLearner, CoTraining
 from activegen.tasks.learner import weights_hash
@@ -253,19 +254,94 @@ def test_plan_counts_the_way_that_an_arm_takes(settings: dict, tmp_path: Path) -
     assert with_gradient["mine"] > 0 == with_gradient["guided"]
 
 
+def test_the_cost_of_guidance_is_that_of_its_moves(settings: dict, tmp_path: Path) -> None:
+    def pace(**guidance: list) -> Pace:
+        return measure(Run(parse(settings | {"guidance": guidance}), tmp_path))
+
+    entropy = {"ascend": {"of": "latents", "through": "decoder", "objectives": ["entropy"]}}
+    assert pace(guided=["reference_pull"]).image_gradient == 0
+    assert pace(guided=[{"ascend": {**entropy["ascend"], "during": [0.9, 1.0]}}]).image_gradient > 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"mining": {"split": "held_out"}}, "guidance.guided: entropy is of a committee"),
+        ({"arms": {"a": {"real": False}}}, "guidance.guided: entropy is of a committee"),
+        (
+            {
+                "mining": {"split": "held_out"},
+                "arms": {"a": {"generate": "selected", "by": "disagreement", "of": "committee"}},
+            },
+            "'a' ranks by the score of a committee",
+        ),
+    ],
+)
+def test_a_committee_of_one_is_refused(
+    settings: dict, tmp_path: Path, keys: dict, said: str
+) -> None:
+    asking = {"objectives": [{"entropy": {"of": "committee"}}], "of": "latents"}
+    guidance = {"guided": [{"ascend": asking}], "adversarial": []}
+    recipe = {**settings, "arms": {"a": {}}, "guidance": guidance}
+    Run(parse(recipe), tmp_path / "fits").check()
+    with pytest.raises(UserError, match=said):
+        Run(parse({**recipe, **keys}), tmp_path / "run").check()
+
+
+def test_a_fingerprint_of_before_there_were_committees(settings: dict, tmp_path: Path) -> None:
+    plain = Run(parse(only(settings, arm="selected")), tmp_path)
+    arms = {"arm": {"generate": "selected", "of": "committee"}}
+    committee = Run(parse(settings | {"arms": arms}), tmp_path)
+    without = {k: v for k, v in asdict(plain.recipe.arms["arm"]).items() if k != "of"}
+    made_of = [plain.recipe.fingerprint, plain.data.fingerprint, [plain.place.fingerprint], without]
+    assert plain.fingerprint("arm") == fingerprint(made_of) != committee.fingerprint("arm")
+
+
+def test_several_models_are_a_committee(settings: dict, tmp_path: Path) -> None:
+    asking = {"objectives": [{"disagreement": {"of": "committee"}}], "of": "latents"}
+    guided = {"ascend": {**asking, "through": "decoder"}}
+    ways = {"guided": [guided], "adversarial": []}
+    recipe = parse(only(settings | {"guidance": ways}, active="guided"))
+    Run(recipe, tmp_path / "run").carry_out()
+    trained = tmp_path / "run" / "arms" / "active"
+    weights = [trained / "model.safetensors", trained / "learners" / "0000-main.safetensors"]
+    with pytest.raises(UserError, match="--model given several times"):
+        drawing.draw(Run(recipe, tmp_path / "out"), weights[:1], 2)
+    assert len(drawing.draw(Run(recipe, tmp_path / "out"), weights, 2)) == 2
+
+
+def test_trained_models_join_the_committee(settings: dict, tmp_path: Path) -> None:
+    Run(parse(only(settings, real_only="none")), tmp_path / "before").carry_out()
+    weights = tmp_path / "before" / "arms" / "real_only" / "model.safetensors"
+    asking = {"objectives": [{"disagreement": {"of": "committee"}}], "of": "latents"}
+    guided = {"ascend": {**asking, "through": "decoder"}}
+    alone = {"mining": {"split": "held_out"}, "guidance": {"guided": [guided], "adversarial": []}}
+    recipe = only(settings | alone, active="guided")
+    learner = {"network": "small", "committee": [{"weights": str(weights)}]}
+    run = Run(parse(recipe | {"learner": learner}), tmp_path / "run")
+    result = run.carry_out()
+    assert result["arms"]["active"]["proposed"] == 4
+    assert [weights_hash(member) for member in run.members] == [weights_hash(run.trained(weights))]
+    without = parse(recipe | {"learner": {"network": "small"}})
+    assert without.fingerprint == parse(recipe).fingerprint != run.recipe.fingerprint
+    gone = {**learner, "committee": [{"weights": str(tmp_path / "gone.safetensors")}]}
+    with pytest.raises(UserError, match=r"gone\.safetensors"):
+        Run(parse(recipe | {"learner": gone}), tmp_path / "gone").check()
+
+
 def test_images_without_the_loop(settings: dict, tmp_path: Path) -> None:
     recipe = parse(only(settings, active="guided"))
     Run(recipe, tmp_path / "run").carry_out()
     weights = tmp_path / "run" / "arms" / "active" / "model.safetensors"
-    verdicts = drawing.draw(Run(recipe, tmp_path / "out"), weights, 5)
+    verdicts = drawing.draw(Run(recipe, tmp_path / "out"), [weights], 5)
     assert len(verdicts) == 5
     shown = sorted(of.stem for of in (tmp_path / "out" / "images").glob("*/*.png"))
     assert shown == sorted(verdict.id for verdict in verdicts if verdict.accepted)
     state = tmp_path / "run" / "arms" / "active" / "learners" / "0001-main.safetensors"
-    assert drawing.draw(Run(recipe, tmp_path / "out"), state, 5) == verdicts
+    assert drawing.draw(Run(recipe, tmp_path / "out"), [state], 5) == verdicts
     wrong = parse(settings | {"learner": {"network": "timm:resnet10t"}})
     with pytest.raises(UserError, match="weights of another network"):
-        drawing.draw(Run(wrong, tmp_path / "else"), weights, 5)
+        drawing.draw(Run(wrong, tmp_path / "else"), [weights], 5)
 
 
 def test_checking_masks_trains_nothing_and_writes_no_file(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from activegen.recipes import load, packaged, parse
+from activegen.data.palettes import palette_of
+from activegen.recipes import Recipe, load, packaged, parse
 from activegen.recipes.schema import keys
 from activegen.records import UnknownWord, UserError
 from activegen.tasks.co_training import CoTraining
@@ -80,6 +81,39 @@ def test_weights_in_a_word_are_known_by_their_content(tmp_path: Path) -> None:
     assert named("moved", b"1") == one != named("one", b"2")
 
 
+def test_colours_of_a_file_are_in_the_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "colours.json"
+    file.write_text('{"forest": [1, 2, 3], "sea": [4, 5, 6]}')
+
+    def of(palette: str) -> Recipe:
+        return load("demo_segmentation", [f"segmentation.controls.0.palette={palette}"])
+
+    named, told = of(str(file)), of("{forest: [1, 2, 3], sea: [4, 5, 6]}")
+    file.unlink()
+    assert named == told == parse(yaml.safe_load(named.yaml()))
+    assert named.segmentation is not None
+    assert named.segmentation.controls[0].palette == {"forest": (1, 2, 3), "sea": (4, 5, 6)}
+    others = [of("own"), of("{forest: [1, 2, 4], sea: [4, 5, 6]}")]
+    assert len({recipe.fingerprint for recipe in (told, *others)}) == 3
+
+
+def test_keys_that_came_later_change_no_fingerprint() -> None:
+    one = load("demo_segmentation")
+    assert one.fingerprint == "ae8f91188f2e1fa9"  # as before there was a dilation
+    wider = load("demo_segmentation", ["segmentation.objects.dilation=2"])
+    assert wider.fingerprint != one.fingerprint
+
+
+def test_a_controlnet_of_stable_diffusion_may_redraw_objects() -> None:
+    changes = ["data.path=somewhere", "segmentation.proposal.objects=true"]
+    changes += ["guidance.guided.0.ascend.region=object", "segmentation.objects.dilation=2"]
+    recipe = load("controlnet_sd", changes)
+    spec = recipe.segmentation
+    assert spec is not None and spec.proposal.objects and spec.objects.dilation == 2
+    classes = recipe.data.options["classes"]
+    assert len(set(palette_of("ade20k", classes).of(classes, spec.controls[0].ontology))) == 7
+
+
 def test_overrides_are_yaml_and_reach_into_lists() -> None:
     recipe = load(
         "demo",
@@ -137,6 +171,14 @@ def test_unknown_words_are_answered_with_the_nearest(change: dict, said: str) ->
         ({"guidance": {"guided": [{}]}}, "a term is one of: reference_pull, ascend"),
         ({"arms": {"../up": {}}}, "the arm '../up' names a folder"),
         ({"arms": {"a": {"way": "gided"}}, "guidance": {"guided": []}}, "the arm 'a' 'gided'"),
+        (
+            MASKS | {"segmentation": {"controls": [{"palette": {"a": [0, 0, 256]}}]}},
+            r"the colour of 'a' is \[0, 0, 256\]",
+        ),
+        (
+            MASKS | {"segmentation": {"controls": [{"palette": "mine.json"}]}},
+            "'mine.json' cannot be read",
+        ),
         ({"model": {"decoder": "fast"}}, "choose one of: full, linear, tiny:<folder>"),
     ],
 )

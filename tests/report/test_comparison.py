@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import compared
+from activegen.recipes.verdicts import at_equal_seconds
 from activegen.records import UserError
 from activegen.report import write_comparison
 from activegen.report.words import NONE
@@ -52,13 +53,51 @@ def test_it_says_why(tmp_path: Path) -> None:
 
 def test_a_comparison_of_before_is_read(tmp_path: Path) -> None:
     made = compared.written(tmp_path, diagnosed=False)
-    del made["equal_seconds"]
+    del made["equal_seconds"], made["step_by_step"]
+    for of in made["comparisons"]:
+        del of["images"]
     for arm in made["arms"].values():
-        del arm["stopped"]
+        del arm["stopped"], arm["times_fewer"]
+        del arm["cost"]["median_seconds"], arm["cost"]["median_phases"]
     (tmp_path / "comparison.json").write_text(json.dumps(made))
     text = write_comparison(tmp_path).read_text(encoding="utf-8")
     assert "At equal seconds" not in text and "held-out judge" not in text
     assert text.count("data:image/svg+xml") == 2
+
+
+def test_what_a_verdict_rests_on_is_shown(tmp_path: Path) -> None:
+    made = compared.written(tmp_path)
+    of = made["comparisons"][-1]
+    assert of["arm"] == "guided" and of["bootstrap"] is None
+    of |= {"bootstrap": {"low": 0.071, "high": 0.093}, "images": {"guided": 10, "unguided": 400}}
+    of["verdict"] = "helps"
+    made["step_by_step"] = [{**of, "baseline": "more_real", "images": None, "adjusted_p": 0.0123}]
+    made["runs"]["1"]["guided"]["rounds"][0]["seconds"]["generate"] = 2000.0
+    (tmp_path / "comparison.json").write_text(json.dumps(made))
+    seen = words(write_comparison(tmp_path).read_text(encoding="utf-8"))
+    for told in (
+        "+7.1 to +9.3 helps, with 10 images against 400",
+        "Step by step",
+        "more_real +8.0 points",
+        "helps 0.012",
+        "corrected for these 1 comparisons alone",
+        "Times fewer than unguided",
+        "2.00 (",
+        "mix images with steps",
+        "guided 3 min 30 s",
+        "Medians over the seeds",
+    ):
+        assert told in seen, told
+
+
+def test_no_verdict_says_why(tmp_path: Path) -> None:
+    made = compared.written(tmp_path)
+    made["equal_seconds"] = at_equal_seconds(compared.recipe(), compared.results(), 107)
+    (tmp_path / "comparison.json").write_text(json.dumps(made))
+    seen = words(write_comparison(tmp_path).read_text(encoding="utf-8"))
+    dash = f"{NONE} {NONE}"
+    assert f"guided 58.0 % {dash} no verdict {NONE} yes" in seen
+    assert "such an arm has no verdict here" in seen
 
 
 def test_names_are_escaped_and_nothing_else_is_needed(tmp_path: Path) -> None:

@@ -51,6 +51,31 @@ def test_an_oblong_batch_keeps_its_shape(name):
     assert augmentation(name)(torch.rand(5, 3, 8, 14), 0, 0).shape == (5, 3, 8, 14)
 
 
+@pytest.mark.parametrize(("name", "at"), [("photo", 1), ("street", 1), ("land_cover", 3)])
+def test_a_piece_of_an_oblong_image_is_stretched_no_more_than_one_of_a_square(name, at):
+    change = AUGMENTATIONS[name].changes[at]
+
+    def stretches(height, width):
+        """Slopes of a ramp across over slopes of one down: 1 if nothing is stretched."""
+        down = torch.arange(height).expand(width, height).T / 1000
+        across = torch.arange(width).expand(height, width) / 1000
+        ramps = torch.stack([across, down, down * 0]).expand(200, 3, height, width)
+        with seeded(0):
+            (changed,) = change((ramps,))
+        middle = changed[:, :, height // 4 : -height // 4, width // 4 : -width // 4]
+        return middle[:, 1].diff(dim=1).mean((1, 2)) / middle[:, 0].diff(dim=2).mean((1, 2))
+
+    square, oblong = stretches(64, 64), stretches(64, 128)
+    assert 0.9 < oblong.quantile(0.5) < 1.1
+    assert torch.allclose(square.quantile(0.5), oblong.quantile(0.5), atol=0.08)
+    assert 1.1 < square.quantile(0.9) < 1.5
+
+
+def test_pieces_of_squares_are_torchvisions():
+    for side in (64, 97, 224):
+        assert AUGMENTATIONS["photo"].changes[1].make((side, side)).ratio == (3 / 4, 4 / 3)
+
+
 def scenes(count, side):
     """Pictures in which a class is a brightness: two halves, their edge somewhere."""
     across = torch.arange(side).expand(side, side)

@@ -162,7 +162,7 @@ def test_naive_dropout_repeats_from_its_start():
 
 
 def test_models_without_dropout_and_numbers_out_of_range():
-    with pytest.raises(UserError, match="give a rate"):
+    with pytest.raises(UserError, match=r"learner\.network that has one.*of: committee.*a rate"):
         FrozenDropout(classifier(0.0), 3, 0)
     with pytest.raises(UserError, match="at least 1"):
         FrozenDropout(classifier(), 0, 0)

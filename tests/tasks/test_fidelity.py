@@ -26,6 +26,17 @@ def test_a_part_of_the_distribution_is_precise_but_does_not_cover():
     assert found.precision > 0.8 and found.recall < 0.75 and found.coverage < 0.7
 
 
+def test_equal_counts_make_equal_figures_of_equal_distributions():
+    real, few, many = cloud(0, 600), cloud(1, 60), cloud(2, 700)
+    assert fidelity(real, many).coverage > fidelity(real, few).coverage + 0.4
+    alike, found = (fidelity(real, of, count=60, seed=3) for of in (many, few))
+    assert alike.coverage == pytest.approx(found.coverage, abs=0.1)
+    assert alike.recall == pytest.approx(found.recall, abs=0.2)
+    assert fidelity(real, many, count=60, seed=4) != alike == fidelity(real, many, count=60, seed=3)
+    with pytest.raises(UserError, match="61 generated images are asked for; there are 60"):
+        fidelity(real, few, count=61)
+
+
 def test_counts_by_hand():
     real = torch.tensor([[0.0], [1.0], [3.0]])  # distances to the nearest: 1, 1, 2
     found = fidelity(real, torch.tensor([[0.5], [10.0]]), k=1)

@@ -12,8 +12,12 @@ et al. (2010), https://doi.org/10.1007/s11263-009-0275-4.
 """
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Integer
@@ -59,6 +63,20 @@ class Palette:
             choose(dict.fromkeys(classes), name, "class of the ontology")
         return [self._colour(name, ontology.get(name, name)) for name in classes]
 
+    def check_apart(self, classes: Sequence[str], ontology: Mapping[str, str] = SAME) -> None:
+        """Looks for two classes of one colour, but for those that the ontology calls alike.
+
+        Raises:
+            UserError: there are; or as `of` does.
+        """
+        told = zip(classes, self.of(classes, ontology), strict=True)
+        for (one, colour), (other, same) in combinations(told, 2):
+            if colour == same and ontology.get(one, one) != ontology.get(other, other):
+                raise UserError(
+                    f"the classes '{one}' and '{other}' have one colour, {list(colour)}, so that a "
+                    "ControlNet cannot tell them apart; give each its own"
+                )
+
     def _colour(self, name: str, called: str) -> Colour:
         if called not in self.colours:
             near = difflib.get_close_matches(called, self.colours, n=3, cutoff=0.0)
@@ -68,6 +86,50 @@ class Palette:
                 f"'{name}: {near[0]}'"
             )
         return self.colours[called]
+
+
+def colours_of(given: Any, where: str) -> dict[str, Colour]:
+    """The colour of each name, from plain values, or from the JSON file of them.
+
+    >>> colours_of({"tree": [4, 200, 3]}, "palette")
+    {'tree': (4, 200, 3)}
+
+    Args:
+        given: a mapping of names to [red, green, blue], 0 to 255, or a path of a JSON file of it.
+        where: what to call it in a message.
+
+    Raises:
+        UserError: it is no such mapping, or there is no such file.
+    """
+    if isinstance(given, str):
+        where = f"{where} '{given}'"
+        try:
+            given = json.loads(Path(given).expanduser().read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{where} cannot be read as a JSON file: {error}") from error
+    if not isinstance(given, Mapping) or not given:
+        raise UserError(f"{where} is no mapping of classes to colours; write {{tree: [4, 200, 3]}}")
+    found = {}
+    for name, colour in given.items():
+        if not _is_colour(colour):
+            raise UserError(
+                f"{where}: the colour of '{name}' is {colour!r}; give [red, green, blue], whole "
+                "numbers from 0 to 255"
+            )
+        red, green, blue = colour
+        found[str(name)] = (red, green, blue)
+    return found
+
+
+def palette_of(word: str | Mapping[str, Colour], classes: Sequence[str]) -> Palette:
+    """The palette that is meant by "own", a name in `PALETTES`, or colours.
+
+    Raises:
+        UnknownWord: it is another word.
+    """
+    if not isinstance(word, str):
+        return Palette(word)
+    return Palette.own(classes) if word == "own" else choose(PALETTES, word, "palette")
 
 
 def paint(
@@ -98,6 +160,13 @@ def paint(
     table[: len(classes)] = torch.tensor(colours, dtype=table.dtype, device=mask.device) / 255
     table[IGNORE] = 0
     return table[mask.long()].permute(2, 0, 1).contiguous()
+
+
+def _is_colour(value: Any) -> bool:
+    """Not of numbers with a point, nor of yes and no."""
+    if not isinstance(value, (list, tuple)) or len(value) != 3:
+        return False
+    return all(type(part) is int and 0 <= part <= 255 for part in value)
 
 
 def _bits(place: int) -> Colour:

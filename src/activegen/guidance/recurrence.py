@@ -40,12 +40,17 @@ class Recurrence:
     def begin(self, batch: Batch) -> Steering:
         """For one batch."""
         scheduler = type(batch.solver().scheduler).__name__
-        if self.times > 1 and scheduler not in {SCHEDULERS[name] for name in ONE_STEP}:
+        if self.times > 1 and not walks_again(scheduler):
             raise UserError(
                 f"{scheduler} remembers earlier steps, so a step cannot be walked again; choose "
                 f"one of: {', '.join(ONE_STEP)}, or leave recurrence out"
             )
         return _Recurring(self.times)
+
+
+def walks_again(scheduler: str) -> bool:
+    """Whether a step of this class of scheduler remembers no earlier one."""
+    return scheduler in {SCHEDULERS[name] for name in ONE_STEP}
 
 
 class _Recurring(Steering):

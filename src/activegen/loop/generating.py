@@ -46,6 +46,7 @@ class Generator:
         learner: of this round; its scores of the finished, 8-bit image are stored. None where
             nothing learns.
         measured: which, names in ``scores.SCORES``.
+        others: more scores, by the name that they are stored with: which, and of whom.
         decoder: for the pictures that gradients see; None = the model's own.
         made_by: the model's name and content, where it is known already.
         preview: when to look at half-drawn pictures, and what must be said of their labels for them
@@ -60,6 +61,7 @@ class Generator:
     real: Real
     learner: TaskModel | None
     measured: Sequence[str] = ("entropy", "cross_entropy")
+    others: Mapping[str, tuple[str, TaskModel]] = field(default_factory=dict)
     decoder: Decoder | None = None
     made_by: dict[str, str] = field(default_factory=dict)
     preview: tuple[float, LabelCheck] | None = None
@@ -124,7 +126,7 @@ class Generator:
             numbers[DROPPED] = self.preview[0]
         if drawn.presence is not None:
             numbers["presence"] = float(drawn.presence[index])
-        measured, uncertainty = self._measured(from_png(stored), target)
+        measured, uncertainty = self._measured(from_png(stored), target, made.counted)
         return Sample(
             request,
             stored,
@@ -138,16 +140,22 @@ class Generator:
         )
 
     @torch.inference_mode()
-    def _measured(self, image: Tensor, target: Tensor) -> tuple[dict[str, float], Tensor | None]:
-        """Scores of the learner, and its entropy over its maximum: one number, or a map."""
+    def _measured(
+        self, image: Tensor, target: Tensor, counted: Tensor | None
+    ) -> tuple[dict[str, float], Tensor | None]:
+        """Scores of the learner, and its entropy over its maximum: one number, or a map of all."""
         if self.learner is None:
             return {}, None
         device = self.model.device
-        prediction = self.learner.predict(image.unsqueeze(0).to(device) / 255)
+        pictures = image.unsqueeze(0).to(device) / 255
+        prediction = self.learner.predict(pictures)
         target = target.long().unsqueeze(0).to(device)
+        where = target if counted is None else counted.long().unsqueeze(0).to(device)
         numbers = {
-            name: float(choose(SCORES, name, "score")(prediction, target)) for name in self.measured
+            name: float(choose(SCORES, name, "score")(prediction, where)) for name in self.measured
         }
+        for stored_as, (name, of) in self.others.items():
+            numbers[stored_as] = float(SCORES[name](of.predict(pictures), where))
         if target.ndim == 1:
             numbers["predicted"] = float(prediction.logits.mean(0).argmax(1))
         most = math.log(max(prediction.logits.shape[2], 2))

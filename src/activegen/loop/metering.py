@@ -5,11 +5,13 @@ it is in, so the pieces add up to the whole. On CUDA the cuts are events in the 
 waits for them before everything has been awaited anyway.
 """
 
+import sys
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -119,6 +121,35 @@ class Cost:
 def _sum(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
     """In the order of `PLACES`."""
     return {k: one.get(k, 0) + other.get(k, 0) for k in PLACES if k in one or k in other}
+
+
+def reset_peak_memory(devices: Iterable[torch.device]) -> None:
+    """Lets `peak_memory` count from now on; of a process only where the system can (Linux)."""
+    gpus = _gpus(devices)
+    for gpu in gpus:
+        torch.cuda.reset_peak_memory_stats(gpu)
+    if not gpus:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # see proc_pid_clear_refs(5)
+
+
+def peak_memory(devices: Iterable[torch.device]) -> int | None:
+    """Bytes since the last reset: of tensors on the fullest GPU among them, else of this process.
+
+    None where the system does not tell.
+    """
+    if gpus := _gpus(devices):
+        return max(int(torch.cuda.max_memory_allocated(gpu)) for gpu in gpus)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+
+
+def _gpus(devices: Iterable[torch.device]) -> set[torch.device]:
+    return {device for device in devices if device.type == "cuda"}
 
 
 @runtime_checkable

@@ -1,11 +1,12 @@
 """The objects of a mask: which there are, where they lie, and how a redrawn one is put back.
 
-Kupyn & Rupprecht (2024), "Dataset Enhancement with Instance-Level Augmentations", redraw one
-annotated object after the other and leave the rest of the image as it is, so that its mask holds.
-Masks of classes have no instances; here an object is a connected piece of one class.
+Kupyn & Rupprecht (2024), "Dataset Enhancement with Instance-Level Augmentations", redraw annotated
+objects and leave the rest of the image as it is, so that its mask holds. Masks of classes have no
+instances; here an object is a connected piece of one class. Differs from theirs, which puts all
+redrawn objects of an image into it, from the back to the front: here each is an image of its own.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,6 +31,8 @@ class ObjectSettings:
         limit: so many of an image at most, the largest; Kupyn & Rupprecht (2024) take ten.
         min_area: of an object, as a share of the image. Theirs is 1,000 pixels where the long side
             has 768, about 0.002; a share holds for images of any size.
+        dilation: pixels of the drawn picture around an object that are drawn anew with it, and
+            judged with it, under the labels that they have. Theirs is 2, see `composite`.
 
     Raises:
         UserError: a value out of its range.
@@ -39,10 +42,13 @@ class ObjectSettings:
 
     limit: int = 10
     min_area: float = 0.002
+    dilation: int = 0
 
     def __post_init__(self):
-        if self.limit < 1 or not 0 <= self.min_area < 1:
-            raise UserError("objects: limit at least 1, min_area at least 0 and below 1")
+        if self.limit < 1 or not 0 <= self.min_area < 1 or self.dilation < 0:
+            raise UserError(
+                "objects: limit at least 1, min_area at least 0 and below 1, dilation at least 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -84,27 +90,6 @@ def objects(mask: Mask, settings: ObjectSettings, background: Collection[int] = 
         )
         for number, k in enumerate(order[: settings.limit], start=1)
     ]
-
-
-def region(
-    mask: Mask,
-    part: int,
-    settings: ObjectSettings,
-    background: Collection[int] = (),
-    dilation: int = 0,
-) -> Region:
-    """Where the object with this number lies, and ``dilation`` pixels around it.
-
-    Raises:
-        UserError: the mask has no such object.
-    """
-    found = objects(mask, settings, background)
-    if not 1 <= part <= len(found):
-        raise UserError(
-            f"there is no object {part} in a mask of {len(found)}; the masks or the settings of "
-            "objects have changed since it was asked for"
-        )
-    return dilated(found[part - 1].region, dilation)
 
 
 def dilated(region: Region, radius: int) -> Region:
@@ -159,22 +144,6 @@ def composite(
     alpha = _softened(region, softness)
     mixed = alpha * drawn.float() + (1 - alpha) * real.float()
     return mixed.round().to(torch.uint8)
-
-
-def composite_all(
-    real: UInt8[Tensor, "3 h w"],
-    layers: Sequence[tuple[UInt8[Tensor, "3 h w"], Region]],
-    softness: float = 1.1,
-) -> UInt8[Tensor, "3 h w"]:
-    """Several objects in one image, each (drawn image, region), from the back to the front.
-
-    Differs from Kupyn & Rupprecht (2024), who know the depth of each object: ours takes the larger
-    ones to be behind the smaller ones.
-    """
-    image = real
-    for drawn, where in sorted(layers, key=lambda layer: -int(layer[1].sum())):
-        image = composite(image, drawn, where, softness)
-    return image
 
 
 def _softened(region: Region, softness: float) -> Float[Tensor, "1 h w"]:

@@ -5,7 +5,7 @@ classes that are hard to learn.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -143,6 +143,11 @@ def judged_scene(
     return JudgedScene(scene, {k: means[k] for k in scene.pixels if counts[k] > 0})
 
 
+def has_room(prompt: str) -> bool:
+    """For whatever a prompt says."""
+    return True
+
+
 def propose_scenes(
     judged: Sequence[JudgedScene],
     classes: Sequence[str],
@@ -151,6 +156,7 @@ def propose_scenes(
     progress: float,
     origin: Origin,
     rng: np.random.Generator,
+    fits: Callable[[str], bool] = has_room,
 ) -> list[Request]:
     """Masks, or objects of masks, drawn with replacement as ``settings.sampling`` says.
 
@@ -160,9 +166,11 @@ def propose_scenes(
     between the masks that show it.
 
     Each request is drawn for one class, its target, which its prompt names first: of an object its
-    class; of a mask the hardest that is named; with "balanced" the one whose turn it is. Those of
-    one way of drawing stand together within the budget, and again in what may replace it.
-    Fewer than ``settings.candidates`` come back only when each was drawn ``max_repeats`` times.
+    class; of a mask the hardest that is named; with "balanced" the one whose turn it is. The others
+    follow, the largest first; the last of them are left out for which the text encoder has no room
+    (``fits`` says no): it would cut them off, and the request would not say so. Those of one way of
+    drawing stand together within the budget, and again in what may replace it. Fewer than
+    ``settings.candidates`` come back only when each was drawn ``max_repeats`` times.
 
     Differs from Yang et al. (2023), https://arxiv.org/abs/2310.15160: they draw `copies` images of
     each mask, once; here the budget decides how many there are, in each round anew, and losses are
@@ -186,7 +194,7 @@ def propose_scenes(
     requests = []
     for choice in chosen:
         way = ways[rng.choice(len(ways), p=share)]
-        request = _request(choice, classes, prompts, origin, rng)
+        request = _request(choice, classes, prompts, origin, rng, fits)
         state = "" if way == PLAIN else origin.state
         requests.append(replace(request, steering=way, state=state))
     budget = settings.budget
@@ -205,8 +213,11 @@ def propose_scenes_plain(
     origin: Origin,
     rng: np.random.Generator,
     objects: bool = False,
+    fits: Callable[[str], bool] = has_room,
 ) -> list[Request]:
     """Every mask equally often, without guidance, for any of its classes or objects.
+
+    Prompts are as `propose_scenes` has them.
 
     Raises:
         UserError: there is nothing to draw.
@@ -218,7 +229,7 @@ def propose_scenes_plain(
     while len(requests) < count:
         for index in rng.permutation(len(options))[: count - len(requests)]:
             choice = options[index][rng.integers(len(options[index]))]
-            requests.append(_request(choice, classes, prompts, origin, rng))
+            requests.append(_request(choice, classes, prompts, origin, rng, fits))
     return requests
 
 
@@ -317,9 +328,14 @@ def _request(
     prompts: Prompts,
     origin: Origin,
     rng: np.random.Generator,
+    fits: Callable[[str], bool],
 ) -> Request:
     others = [label for label in choice.scene.named if label != choice.target]
-    prompt, word = prompts.listing([classes[label] for label in (choice.target, *others)], rng)
+    names = [classes[label] for label in (choice.target, *others)]
+    prompt, word = prompts.listing(names, rng)
+    while len(names) > 1 and not fits(prompt):
+        names.pop()
+        prompt, word = prompts.listing(names, rng)
     return Request(
         prompt=prompt,
         word=word,

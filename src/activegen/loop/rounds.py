@@ -60,6 +60,7 @@ from activegen.records import (
     fingerprint,
 )
 from activegen.store import RoundStore, Store, alone, from_png
+from activegen.tasks.committee import Committee
 from activegen.tasks.learner import Learner, weights_hash
 from activegen.tasks.pool import Pool
 
@@ -75,7 +76,7 @@ class Learners:
 
     Args:
         main: the learner.
-        committee: it and those that mine, each trained on other images.
+        committee: it, those that mine, each trained on other images, and trained ones.
         bank: latents of earlier images.
     """
 
@@ -104,6 +105,7 @@ class Parts:
         executor: carries out the drawing.
         source: makes the same again in another process, where the executor draws there; it is
             pickled, and what it makes is kept as long as it stays equal. None draws with these.
+        members: of every committee, trained elsewhere.
     """
 
     task: Task
@@ -121,6 +123,7 @@ class Parts:
     executor: Executor = field(default_factory=LocalExecutor)
     source: "Callable[[], Parts] | None" = None
     val: Real | None = None
+    members: Callable[[], tuple[TaskModel, ...]] = tuple
 
 
 def always(past: Sequence[Mapping[str, Any]]) -> bool:
@@ -514,21 +517,25 @@ class _Run:
                 accepted = {v.id for v in verdicts if v.accepted}
                 new = [from_png(s.image) for s in samples if s.request.id in accepted]
                 earlier = torch.cat([earlier, *(thumbnail(image) for image in new)])
-                values |= {s.request.id: s.scores[self.settings.by] for s in samples}
+                values |= {s.request.id: s.scores[self.settings.ranked_by] for s in samples}
         return best(verdicts, values, budget) if selecting else verdicts
 
     def _generator(self, number: int) -> Generator:
         """Of a round, with the learners as they are."""
-        parts, learner = self.parts, self.learners["main"].averaged
-        model = self.model
+        parts, learner, settings = self.parts, self.learners["main"].averaged, self.settings
+        model, committee = self.model, self._committee()
+        others: dict[str, tuple[str, TaskModel]] = {}
+        if settings.of == "committee":
+            others = {settings.ranked_by: (settings.by, Committee(committee))}
         return Generator(
             task=parts.task,
             model=model,
             sampling=parts.sampling,
-            steering=parts.steering(Learners(learner, self._committee(), self._bank(number))),
+            steering=parts.steering(Learners(learner, committee, self._bank(number))),
             real=parts.train,
             learner=learner,
-            measured=tuple({"entropy", "cross_entropy", self.settings.by}),
+            measured=tuple({"entropy", "cross_entropy", *([] if others else [settings.by])}),
+            others=others,
             decoder=parts.decoder(model),
             made_by=model.made_by(),
             preview=self._preview(),
@@ -541,7 +548,8 @@ class _Run:
         return None if at is None or check is None else (at, check)
 
     def _committee(self) -> tuple[TaskModel, ...]:
-        return tuple(self.learners[name].averaged for name in sorted(self.learners))
+        own = tuple(self.learners[name].averaged for name in sorted(self.learners))
+        return (*own, *self.parts.members())
 
     def _earlier(self, number: int) -> Tensor:
         images = [from_png(s.image) for s, _ in self.store.accepted(before_round=number)]
@@ -646,7 +654,7 @@ class _Miner:
 
 
 def _miners(parts: Parts, settings: ArmSettings) -> list[_Miner]:
-    if settings.generate != "guided":
+    if not settings.mines:
         return []
     if not settings.real:
         return [_Miner("main", parts.train, parts.train)]

@@ -1,10 +1,10 @@
 """Segmentation: the mask of a real image is the label, and what is drawn is another image for it.
 
 Kniesel et al. (2025), https://arxiv.org/abs/2503.09221: whole scenes through a ControlNet. Kupyn &
-Rupprecht (2024): one object of a real image after the other, the rest of which stays real.
+Rupprecht (2024): one object of a real image, the rest of which stays real.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,18 +20,19 @@ from activegen.data.scenes import RealScenes
 from activegen.diffusion.attention import Maps
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Batch, Sampling, seeded
-from activegen.loop.objects import Mask, Object, ObjectSettings, composite, objects
+from activegen.loop.objects import Mask, Object, ObjectSettings, composite, dilated, objects
 from activegen.loop.proposing import Origin
 from activegen.loop.proposing_masks import (
     JudgedScene,
     MaskProposalSettings,
     Scene,
+    has_room,
     judged_scene,
     propose_scenes,
     propose_scenes_plain,
 )
 from activegen.loop.task import Finished
-from activegen.records import IGNORE, Request, Sample, TaskModel, Verdict
+from activegen.records import IGNORE, Request, Sample, TaskModel, UserError, Verdict
 from activegen.store import from_png
 from activegen.tasks.evaluate_masks import evaluate_masks
 from activegen.tasks.pool import Pool, gather, generated
@@ -62,6 +63,7 @@ class Segmenting:
         paintings: one for each ControlNet.
         things: which pieces of a mask are objects.
         background: class ids that are never asked for.
+        fits: whether the text encoder has room for a prompt.
     """
 
     size: tuple[int, int]
@@ -70,6 +72,7 @@ class Segmenting:
     paintings: tuple[Painting, ...] = ()
     things: ObjectSettings = field(default_factory=ObjectSettings)
     background: frozenset[int] = frozenset()
+    fits: Callable[[str], bool] = field(default=has_room, compare=False, repr=False)
     _found: dict[str, list[Object]] = field(default_factory=dict, compare=False, repr=False)
 
     figure = "miou"
@@ -140,7 +143,9 @@ class Segmenting:
         """Masks in turn."""
         scenes = [self._scene(real, id) for id in real.ids]
         things = self.proposal.objects
-        return propose_scenes_plain(count, scenes, real.classes, self.prompts, origin, rng, things)
+        return propose_scenes_plain(
+            count, scenes, real.classes, self.prompts, origin, rng, things, self.fits
+        )
 
     def propose(
         self,
@@ -152,7 +157,7 @@ class Segmenting:
     ) -> list[Request]:
         """Masks by what the learner finds hard."""
         return propose_scenes(
-            judged, real.classes, self.prompts, self.proposal, progress, origin, rng
+            judged, real.classes, self.prompts, self.proposal, progress, origin, rng, self.fits
         )
 
     def batch(
@@ -211,12 +216,25 @@ class Segmenting:
         if not request.part:
             return Finished(image, mask)
         kept = _picture(real, request, size).round().to(torch.uint8)
-        return Finished(composite(kept, image, self.region(request, size, real)), mask)
+        region = self.region(request, size, real)
+        counted = mask.masked_fill(~region, IGNORE)  # what steering counts, as `batch` has it
+        return Finished(composite(kept, image, region), mask, counted=counted)
 
     def region(self, request: Request, size: tuple[int, int], real: RealScenes) -> Tensor:
-        """Where the object of a request is, (height, width) bool."""
-        found = self._objects(real, request.mask)[request.part - 1]
-        return resized_mask(found.region.to(torch.uint8), size).bool()
+        """What is drawn for a request: its object and what lies near it, (height, width) bool.
+
+        Raises:
+            UserError: the mask has no such object.
+        """
+        found = self._objects(real, request.mask)
+        if not 1 <= request.part <= len(found):
+            raise UserError(
+                f"there is no object {request.part} in the mask of '{request.mask}', which has "
+                f"{len(found)}: the masks or the settings of objects have changed since it was "
+                "asked for"
+            )
+        where = resized_mask(found[request.part - 1].region.to(torch.uint8), size).bool()
+        return dilated(where, self.things.dilation)
 
     def _scene(self, real: RealScenes, id: str) -> Scene:
         mask = real.mask(real.index_of(id))

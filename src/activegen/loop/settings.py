@@ -91,7 +91,8 @@ class ArmSettings:
             plain ones, as in pool-based active learning) or "guided" (from mistakes).
         judge: check labels and copies; without, only what is no picture or leaks is rejected.
         pool: candidates for each image of a "selected" arm.
-        by: the score of the learner that they are ranked by, a name in ``scores.SCORES``.
+        by: the score that they are ranked by, a name in ``scores.SCORES``.
+        of: whose score it is, the "learner" or the "committee" of it and those that mine.
         way: how a "guided" arm draws all that it does not draw plainly, a name in the recipe's
             guidance; None draws as the recipe's proposal says, in the ways "guided" and
             "adversarial".
@@ -111,6 +112,7 @@ class ArmSettings:
     judge: bool = True
     pool: int = 4
     by: str = "entropy"
+    of: str = "learner"
     way: str | None = None
     real: bool = True
     more_real: int = 0
@@ -123,7 +125,15 @@ class ArmSettings:
             )
         if self.pool < 1:
             raise UserError(f"an arm's pool is {self.pool}; give at least 1 candidate an image")
-        choose(SCORES, self.by, "score")
+        if self.of not in ("learner", "committee"):
+            raise UserError(f"a score is of the learner or the committee; not of '{self.of}'")
+        if choose(SCORES, self.by, "score").of_several and self.of == "learner":
+            raise UserError(f"the {self.by} of one learner is 0: rank by it 'of: committee'")
+        if self.of == "committee" and not (self.generate == "selected" and self.real):
+            raise UserError(
+                "an arm ranks by the score of a committee where it generates 'selected' and has "
+                "real images"
+            )
         if self.way is not None and self.generate != "guided":
             raise UserError(f"an arm that generates {self.generate} has no way of guidance")
         if not self.real and (self.generate == "none" or self.more_real):
@@ -133,3 +143,13 @@ class ArmSettings:
             )
         if self.more_real < 0:
             raise UserError(f"an arm's more_real is {self.more_real}; give 0 or more images")
+
+    @property
+    def mines(self) -> bool:
+        """Whether learners are trained that leave out a part of the real images."""
+        return self.generate == "guided" or self.of == "committee"
+
+    @property
+    def ranked_by(self) -> str:
+        """The name under which a sample has the score that a "selected" arm ranks by."""
+        return self.by if self.of == "learner" else f"{self.by} of {self.of}"

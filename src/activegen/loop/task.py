@@ -30,6 +30,7 @@ class Finished:
         reliability: of each pixel of the target, 255 = certain; None where all are.
         attention: of the request's word, 0 to 1; None where that is the sampler's.
         numbers: what was measured, by name.
+        counted: the target with 255 also where pixels do not count in scores; None where all do.
     """
 
     image: UInt8[Tensor, "3 h w"]
@@ -37,6 +38,7 @@ class Finished:
     reliability: UInt8[Tensor, "h w"] | None = None
     attention: Float[Tensor, "h_a w_a"] | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
+    counted: Integer[Tensor, "h w"] | None = None
 
 
 @runtime_checkable

@@ -91,15 +91,25 @@ class Labelled:
 
 
 def resemblance(
-    generated: Labelled, held_out: Labelled, train: Float[Tensor, "t d"], classes: int
+    generated: Labelled,
+    held_out: Labelled,
+    train: Float[Tensor, "t d"],
+    classes: int,
+    count: int | None = None,
 ) -> Resemblance:
     """Generated images beside held-out real ones and those that the generator was shown.
+
+    Args:
+        generated, held_out: of them.
+        train: features of what the generator was shown.
+        classes: how many there are.
+        count: generated images whose fidelity is told, which depends on it; None takes all.
 
     Raises:
         UserError: too few images on a side.
     """
     return Resemblance(
-        fidelity=fidelity(held_out.features, generated.features),
+        fidelity=fidelity(held_out.features, generated.features, count=count),
         kid=kernel_distance(held_out.features, generated.features),
         nearest=nearest_ratio(generated.features, held_out.features, train),
         diversity=diversity(generated, classes),

@@ -1,6 +1,6 @@
 """Whether two arms may be compared at all; each thing that forbids it has words."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -172,9 +172,24 @@ def violations(arm: Facts, baseline: Facts, allowed: Collection[str] = ()) -> tu
     """
     for name in allowed:
         choose(CHECKS, name, "check")
-    leaks = [(name, find(side)) for side in (arm, baseline) for name, find in LEAKS.items()]
     unequal = [(name, find(arm, baseline)) for name, find in CHECKS.items() if name not in allowed]
-    return tuple(Violation(name, words) for name, words in leaks + unequal if words)
+    found = tuple(Violation(name, words) for name, words in unequal if words)
+    return (*leaks(arm), *leaks(baseline), *found)
+
+
+def leaks(arm: Facts) -> tuple[Violation, ...]:
+    """All that forbids to believe an arm's figure, whatever it is compared with."""
+    found = [(name, find(arm)) for name, find in LEAKS.items()]
+    return tuple(Violation(name, words) for name, words in found if words)
+
+
+def refuse_leaks(arms: Iterable[Facts]) -> None:
+    """Nothing, if no arm's figure comes of a leak.
+
+    Raises:
+        UserError: with all leaks, one a line.
+    """
+    _refuse([v.words for arm in arms for v in leaks(arm)], "these figures are not to be believed")
 
 
 def refuse(
@@ -193,6 +208,10 @@ def refuse(
     found = [
         v.words for arm in arms for v in violations(arm, baseline, (allowed or {}).get(arm.arm, ()))
     ]
+    _refuse(found, "these arms cannot be compared")
+
+
+def _refuse(found: Sequence[str], what: str) -> None:
     if found:
         reasons = "\n".join(f"- {words}" for words in dict.fromkeys(found))
-        raise UserError(f"these arms cannot be compared:\n{reasons}")
+        raise UserError(f"{what}:\n{reasons}")

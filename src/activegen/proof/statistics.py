@@ -12,22 +12,19 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from activegen.proof.intervals import (
     LEVEL,
     TINY,
     Interval,
     Spread,
-    bootstrap_crossed,
     bootstrap_t,
-    spread_over_images,
     spread_over_seeds,
 )
 from activegen.records import UserError, choose
 
 Figures = Mapping[int, float]  # by seed
-Right = Mapping[int, Bool[np.ndarray, " images"] | Float[np.ndarray, " images"]]  # by seed
 
 POWER = 0.8  # with which the needed seeds would show the difference
 HELPS, NO_DIFFERENCE, HURTS = "helps", "no difference shown", "hurts"
@@ -54,10 +51,7 @@ class Comparison:
         comparisons: how many those are.
         deviation: standard deviation of the paired differences over seeds.
         seeds_needed: to show the measured difference in 80 % of repetitions, at the level that
-            decided; infinite where no number would do: no difference, or one that other test
-            images might turn.
-        of_images: whether the interval also holds for other test images.
-        variance_of_images: of the mean, that no seed takes away.
+            decided; infinite where there is no difference.
     """
 
     arm: str
@@ -72,8 +66,6 @@ class Comparison:
     comparisons: int = 1
     deviation: float | None = None
     seeds_needed: float | None = None
-    of_images: bool = False
-    variance_of_images: float = 0.0
 
     @property
     def words(self) -> str:
@@ -101,7 +93,7 @@ class Comparison:
 
 
 def compare(figures: Mapping[str, Figures], arm: str, baseline: str) -> Comparison:
-    """The figures of two arms, test images taken as given.
+    """The figures of two arms; test images are taken as given, and of others nothing is said.
 
     Raises:
         UserError: an unknown arm; no seeds, others for one arm than for the other, or a figure
@@ -110,36 +102,28 @@ def compare(figures: Mapping[str, Figures], arm: str, baseline: str) -> Comparis
     ours, theirs = (choose(figures, name, "arm") for name in (arm, baseline))
     seeds = _paired(ours, theirs, arm, baseline)
     differences = np.array([ours[seed] - theirs[seed] for seed in seeds], dtype=float)
-    _check_finite(differences[:, None], seeds, arm, baseline)
+    _check_finite(differences, seeds, arm, baseline)
+    mean = float(differences.mean())
     if len(seeds) < 2:
-        return Comparison(arm, baseline, seeds, float(differences.mean()))
-    spread, bootstrap = spread_over_seeds(differences), bootstrap_t(differences)
-    return _compared(arm, baseline, seeds, differences, spread, bootstrap)
-
-
-def compare_images(right: Mapping[str, Right], arm: str, baseline: str) -> Comparison:
-    """Which test images each seed of two arms is right on, 0 to 1; speaks of other images too.
-
-    The order of the images is the same everywhere. Good for figures that are means over images.
-
-    Raises:
-        UserError: as `compare`; or fewer than two images, or not as many for each seed.
-    """
-    ours, theirs = (choose(right, name, "arm") for name in (arm, baseline))
-    seeds = _paired(ours, theirs, arm, baseline)
-    counts = {len(part[seed]) for part in (ours, theirs) for seed in seeds}
-    if len(counts) > 1 or min(counts) < 2:
-        raise UserError(
-            f"{arm} and {baseline}: give the same test images for each seed, at least 2;"
-            f" there are {', '.join(map(str, sorted(counts)))}"
-        )
-    answers = np.stack([np.subtract(ours[s], theirs[s], dtype=float) for s in seeds])
-    _check_finite(answers, seeds, arm, baseline)
-    if len(seeds) < 2:
-        return Comparison(arm, baseline, seeds, float(answers.mean()), of_images=True)
-    spread, bootstrap = spread_over_images(answers), bootstrap_crossed(answers)
-    found = _compared(arm, baseline, seeds, answers.mean(1), spread, bootstrap)
-    return replace(found, of_images=True)
+        return Comparison(arm, baseline, seeds, mean)
+    deviation = float(differences.std(ddof=1))
+    spread = spread_over_seeds(differences)
+    reach = spread.reach(1 - LEVEL)
+    p = _p_value(mean, deviation, spread)
+    telling = deviation > TINY or abs(mean) <= TINY
+    found = Comparison(
+        arm=arm,
+        baseline=baseline,
+        seeds=seeds,
+        difference=mean,
+        verdict=_verdict(mean, p),
+        interval=Interval(mean - reach, mean + reach) if telling else None,
+        bootstrap=bootstrap_t(differences),
+        p_value=p,
+        adjusted_p=p,
+        deviation=deviation,
+    )
+    return replace(found, seeds_needed=_needed(found, 1 - LEVEL, p))
 
 
 def holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
@@ -165,9 +149,7 @@ def holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     return tuple(result)
 
 
-def seeds_needed(
-    difference: float, deviation: float, of_images: float = 0.0, level: float = 1 - LEVEL
-) -> float:
+def seeds_needed(difference: float, deviation: float, level: float = 1 - LEVEL) -> float:
     """Pairs with which a true difference is shown, at 5 %, with a probability of 80 %.
 
         n = (z_0.975 + z_0.8)² (deviation / difference)² + z_0.975² / 2
@@ -177,53 +159,24 @@ def seeds_needed(
     Args:
         difference: the true one.
         deviation: of the paired differences over seeds.
-        of_images: variance that no seed takes away, see `Spread`.
         level: at which it shall be shown.
 
     >>> seeds_needed(0.01, 0.01), seeds_needed(0.0, 0.01)
     (10.0, inf)
     """
     side, power = NormalDist().inv_cdf(1 - level / 2), NormalDist().inv_cdf(POWER)
-    room = (difference / (side + power)) ** 2 - of_images
-    if room <= 0:
+    if difference == 0:
         return math.inf
     if deviation <= TINY:
         return float(1 + math.ceil(-math.log2(level)))
-    return float(math.ceil(deviation**2 / room + side**2 / 2))
-
-
-def _compared(
-    arm: str,
-    baseline: str,
-    seeds: tuple[int, ...],
-    differences: Float[np.ndarray, " seeds"],
-    spread: Spread,
-    bootstrap: Interval | None,
-) -> Comparison:
-    mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
-    p, reach = _p_value(mean, deviation, spread), spread.reach(1 - LEVEL)
-    telling = deviation > TINY or abs(mean) <= TINY
-    found = Comparison(
-        arm=arm,
-        baseline=baseline,
-        seeds=seeds,
-        difference=mean,
-        verdict=_verdict(mean, p),
-        interval=Interval(mean - reach, mean + reach) if telling else None,
-        bootstrap=bootstrap,
-        p_value=p,
-        adjusted_p=p,
-        deviation=deviation,
-        variance_of_images=spread.of_images,
-    )
-    return replace(found, seeds_needed=_needed(found, 1 - LEVEL, p))
+    return float(math.ceil(((side + power) * deviation / difference) ** 2 + side**2 / 2))
 
 
 def _needed(of: Comparison, level: float, p: float) -> float | None:
     """More than there are, where these do not show it."""
     if of.deviation is None:
         return None
-    found = seeds_needed(of.difference, of.deviation, of.variance_of_images, level)
+    found = seeds_needed(of.difference, of.deviation, level)
     return found if p <= 1 - LEVEL else max(found, len(of.seeds) + 1.0)
 
 
@@ -251,10 +204,8 @@ def _paired(ours: Mapping, theirs: Mapping, arm: str, baseline: str) -> tuple[in
 
 
 def _check_finite(
-    differences: Float[np.ndarray, "seeds _"], seeds: tuple[int, ...], arm: str, baseline: str
+    differences: Float[np.ndarray, " seeds"], seeds: tuple[int, ...], arm: str, baseline: str
 ) -> None:
-    broken = [
-        str(s) for s, row in zip(seeds, differences, strict=True) if not np.isfinite(row).all()
-    ]
+    broken = [str(s) for s, of in zip(seeds, differences, strict=True) if not math.isfinite(of)]
     if broken:
         raise UserError(f"{arm} or {baseline} has no number for seed {', '.join(broken)}")

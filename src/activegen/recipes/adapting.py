@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from activegen.data.crops import cut, cut_mask, random_box, shrunk
 from activegen.data.images import Pixels, RealImages
 from activegen.data.masks import Mask
-from activegen.data.palettes import PALETTES, Palette, paint
+from activegen.data.palettes import Palette, paint, palette_of
 from activegen.data.prompts import Prompts
 from activegen.data.scenes import RealScenes
 from activegen.data.splits import few_shot
@@ -347,11 +347,14 @@ def _background(recipe: Recipe, real: Real) -> frozenset[int]:
 def _painting(recipe: Recipe, real: Real) -> Painting:
     """As the recipe's first ControlNet knows masks; by default in our own colours."""
     controls = recipe.segmentation.controls if recipe.segmentation else ()
-    of = Painting(Palette.own(real.classes))
-    if controls and controls[0].palette != "own":
-        of = Painting(PALETTES[controls[0].palette], controls[0].ontology)
-    of.palette.of(real.classes, of.ontology)
-    return of
+    if not controls:
+        return Painting(Palette.own(real.classes))
+    of = controls[0]
+    palette = palette_of(of.palette, real.classes)
+    palette.of(real.classes, of.ontology)
+    if not isinstance(of.palette, str):
+        palette.check_apart(real.classes, of.ontology)
+    return Painting(palette, of.ontology)
 
 
 def _begun(model: StableDiffusion, settings: AdaptSettings) -> Denoising:

@@ -12,7 +12,9 @@ from activegen.loop.settings import ArmSettings
 from activegen.recipes.plan import pool_of_equal_cost
 from activegen.recipes.run import Run
 from activegen.recipes.schema import Recipe, parse
+from activegen.recipes.steering import objectives
 from activegen.records import UserError, choose
+from activegen.scores import SCORES
 from activegen.store.files import open_folder, parse_json
 
 ALL = "all"  # every arm of `STANDARD`
@@ -37,16 +39,27 @@ def _augmented(recipe: Recipe, folder: Path) -> ArmSettings:
 
 def _selected(recipe: Recipe, folder: Path) -> ArmSettings:
     """As many candidates as take the time of guiding, measured once for a folder."""
+    by, of = _ascended(recipe)
     files = open_folder(str(folder))
     written = files.read(POOL)
-    known, of = parse_json(written, POOL) if written else {}, with_seed(recipe, 0).fingerprint
-    if known.get("recipe", of) != of or not known:
+    known = parse_json(written, POOL) if written else {}
+    made_of = with_seed(recipe, 0).fingerprint
+    if known.get("recipe", made_of) != made_of or not known:
         ways = {way: ArmSettings(way) for way in ("none", "plain", "guided")}
         run = Run(with_arms(recipe, ways), folder / "measured")
         run.check()
-        known = {"pool": pool_of_equal_cost(run), "recipe": of}
+        known = {"pool": pool_of_equal_cost(run, of), "recipe": made_of}
         files.write(POOL, json.dumps(known).encode())
-    return ArmSettings("selected", judge=False, pool=known["pool"])
+    return ArmSettings("selected", judge=False, pool=known["pool"], by=by, of=of)
+
+
+def _ascended(recipe: Recipe) -> tuple[str, str]:
+    """The first score that "guided" moves images up, and whose; else the learner's entropy."""
+    for objective in objectives(recipe.guidance.get("guided", ())):
+        body = objective.body
+        if objective.word in SCORES and body.weight > 0 and body.of in ("learner", "committee"):
+            return objective.word, body.of
+    return "entropy", "learner"
 
 
 def _more_real(recipe: Recipe, folder: Path) -> ArmSettings:
@@ -59,6 +72,13 @@ def _more_real(recipe: Recipe, folder: Path) -> ArmSettings:
     return ArmSettings("none", more_real=few)
 
 
+def _four_times(recipe: Recipe, folder: Path) -> ArmSettings:
+    key, of = "proposal", recipe.proposal
+    if recipe.segmentation is not None:
+        key, of = "segmentation.proposal", recipe.segmentation.proposal
+    return ArmSettings("plain", judge=False, changes={f"{key}.budget": 4 * of.budget})
+
+
 def _always(settings: ArmSettings) -> Callable[[Recipe, Path], ArmSettings]:
     return lambda recipe, folder: settings
 
@@ -67,6 +87,7 @@ STANDARD: Mapping[str, Callable[[Recipe, Path], ArmSettings]] = {
     "real_only": _always(ArmSettings("none")),
     "augmented": _augmented,
     "unguided": _always(ArmSettings("plain", judge=False)),
+    "unguided_4x": _four_times,
     "selected": _selected,
     "guided": _always(ArmSettings("guided", judge=False)),
     "guided_judged": _always(ArmSettings("guided")),

@@ -19,16 +19,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from activegen.loop.metering import peak_memory, reset_peak_memory
 from activegen.loop.rounds import always
-from activegen.proof.fairness import Facts, refuse
+from activegen.proof.fairness import Facts, refuse, refuse_leaks
 from activegen.recipes.arms import on_device, with_named_arms, with_seed
 from activegen.recipes.diagnosing import HeldOutSettings, diagnose
-from activegen.recipes.evidence import Evidence, differs_on_purpose
-from activegen.recipes.jobs import Job, in_parallel
+from activegen.recipes.evidence import Evidence, differs_on_purpose, trained_otherwise
+from activegen.recipes.jobs import Job, check_devices, in_parallel
 from activegen.recipes.progress import Event, Observer, silent
-from activegen.recipes.run import Run, environment
+from activegen.recipes.run import ENVIRONMENT, Run, environment
 from activegen.recipes.schema import Recipe, parse
 from activegen.recipes.verdicts import (
     Results,
@@ -37,6 +36,7 @@ from activegen.recipes.verdicts import (
     jsonable,
     pairs_of,
     stated,
+    steps_of,
     stopped_after,
     unguided_of,
 )
@@ -108,7 +108,9 @@ def compare(
             "a split in data.val, as in --set data.val.split=val"
         )
     ways, begun = ways or Ways(), time.monotonic()
+    check_devices(ways.devices)
     recipe = with_named_arms(recipe, arms, folder)
+    looks = _looks(folder)
 
     def over() -> bool:
         spent = time.monotonic() - begun
@@ -120,6 +122,7 @@ def compare(
     results: dict[int, dict[str, Any]] = {}
     costs: dict[int, dict[str, Any]] = {}
     facts: dict[int, dict[str, Facts]] = {}
+    doubts: dict[str, None] = {}
     for seed in seeds:
         run, evidence = _begun(recipe, folder, seed, observer)
         runs[seed], started = run, time.monotonic()
@@ -131,6 +134,7 @@ def compare(
         results[seed] = {arm: done[arm][0] for arm in recipe.arms if arm in done}
         costs[seed] = {arm: done[arm][1] for arm in results[seed]}
         facts[seed] = {arm: evidence.after(arm, of) for arm, of in results[seed].items()}
+        doubts |= dict.fromkeys(evidence.doubts)
         _refuse(run, facts[seed])
         if len(results[seed]) == len(recipe.arms):
             run.conclude(results[seed], time.monotonic() - started)
@@ -139,6 +143,10 @@ def compare(
     if not any(results.values()):
         raise UserError("the budget of seconds was used up before the first arm began; give more")
     made = _made(recipe, seeds, results, costs, facts, ways)
+    made["machines"] = _machines(runs, results)
+    made["notices"] += [*doubts, *trained_otherwise(recipe), *_elsewhere(made["machines"])]
+    made["looks"] = _with_look(looks, made)
+    made["notices"] += _looked_before(made["looks"], len(seeds))
     made["budget_seconds"], made["seconds"] = ways.budget_seconds, _since(begun)
     made["command"] = shlex.join(["activegen", *sys.argv[1:]])
     made["environment"] = environment()
@@ -155,6 +163,33 @@ def compare(
 
 def _since(begun: float) -> float:
     return round(time.monotonic() - begun, 1)
+
+
+def _looks(folder: Path) -> list[int]:
+    """Numbers of seeds with which the folder's comparison had verdicts before."""
+    known = open_folder(str(folder)).read(FILE)
+    try:
+        made = parse_json(known, FILE) if known else {}
+    except UserError:  # damaged, and written anew
+        return []
+    return _with_look(made.get("looks", []), made) if made else []
+
+
+def _with_look(looks: Sequence[int], made: Mapping[str, Any]) -> list[int]:
+    """These and that of a comparison, if it has verdicts."""
+    seen = any(of["p_value"] is not None for of in made["comparisons"])
+    return sorted({*looks, *([len(made["seeds"])] if seen else [])})
+
+
+def _looked_before(looks: Sequence[int], seeds: int) -> list[str]:
+    earlier = [str(count) for count in looks if count < seeds]
+    if not earlier:
+        return []
+    return [
+        f"there were verdicts already with {', '.join(earlier)} seeds, and now with {seeds}: who "
+        "adds seeds until a verdict pleases gets false ones more often than in 5 %, and p does not "
+        "account for that; it holds where the number of seeds was fixed before the first look"
+    ]
 
 
 def _written(folder: Path, made: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,50 +298,64 @@ def _made(
 
 
 def _carried_out(run: Run, arm: str, against: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """An arm's result, and the peak of memory when its work was done."""
+    """An arm's result, and the peak of memory while its work was done."""
     files = open_folder(str(run.folder / "arms" / arm))
     if run.finished(arm):
         known = files.read(COST)
         return run.arm(arm), parse_json(known, COST) if known else {"peak_memory": None}
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    devices = {run.device, run.learner_device}
+    reset_peak_memory(devices)
     go_on = always
     if against is not None:
         of = Store(str(run.folder / "arms" / against / "store"))
         rounds = [summary for k in of.rounds() if (summary := of.round(k).summary())]
         go_on = go_on_against(rounds, run.recipe.loop)
     result = run.arm(arm, go_on)
-    cost = {"peak_memory": peak_memory()}
+    cost = {"peak_memory": peak_memory(devices)}
     files.write(COST, json.dumps(cost).encode())
     return result, cost
 
 
-def peak_memory() -> int | None:
-    """Bytes: of the GPU since the counter was reset; else of this process since it began."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+def _machines(runs: Mapping[int, Run], results: Results) -> list[dict[str, Any]]:
+    """What arms were carried out with, and the seeds of each; of earlier ones it is not known."""
+    found: dict[str, dict[str, Any]] = {}
+    for seed, of in results.items():
+        for arm in of:
+            written = open_folder(str(runs[seed].folder / "arms" / arm)).read(ENVIRONMENT)
+            if written is None:
+                continue
+            known = {k: v for k, v in parse_json(written, ENVIRONMENT).items() if k != "command"}
+            named = found.setdefault(json.dumps(known), {"environment": known, "arms": {}})
+            named["arms"].setdefault(arm, []).append(seed)
+    return list(found.values())
+
+
+def _elsewhere(machines: Sequence[Mapping[str, Any]]) -> list[str]:
+    hardware = ("platform", "cpus", "gpu")
+    kinds = {tuple(of["environment"].get(key) for key in hardware) for of in machines}
+    if len(kinds) < 2:
+        return []
+    return [
+        f"arms were carried out on {len(kinds)} kinds of machines, so their seconds and memory are "
+        "not to be compared; 'machines' in comparison.json has them"
+    ]
 
 
 def _refuse(run: Run, facts: Mapping[str, Facts]) -> None:
-    """Nothing, if each pair that is compared may be.
+    """Nothing, if each pair that is compared may be, and no arm has a leak, compared or not.
 
     Raises:
         UserError: with all that forbids it.
     """
     arms = run.recipe.arms
-    for arm, other in pairs_of(arms):
+    for arm, other in (*pairs_of(arms), *steps_of(arms)):
         if arm in facts and other in facts:
             ours, theirs = facts[arm], facts[other]
             budget = max(run.of(one).task.budget for one in (arm, other))
             most = budget * run.recipe.loop.generating
             allowed = differs_on_purpose(ours, theirs, (arms[arm], arms[other]), most)
             refuse([ours], theirs, {arm: allowed})
+    refuse_leaks(facts.values())
 
 
 def _refuse_other_tests(facts: Mapping[int, Mapping[str, Facts]]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from activegen.data.fingerprints import thumbnail
@@ -73,11 +73,14 @@ def contents(images: Real) -> dict[str, str]:
     """A name of the content of each image, by id: equal pixels have equal names."""
     named = {}
     for index, id in enumerate(images.ids):
-        pixels = images.image(index)
-        digest = hashlib.sha256(f"{tuple(pixels.shape)}\n".encode())
-        digest.update(pixels.contiguous().numpy().tobytes())
-        named[id] = digest.hexdigest()[:16]
+        named[id] = _content(images.image(index))
     return named
+
+
+def _content(pixels: UInt8[Tensor, "3 h w"]) -> str:
+    digest = hashlib.sha256(f"{tuple(pixels.shape)}\n".encode())
+    digest.update(pixels.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def labelled(images: Real) -> str:
@@ -96,7 +99,8 @@ def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Dat
     """Reads and checks all splits; ``progress`` is told images done and in all.
 
     Raises:
-        UserError: as the reader does, or splits of different classes.
+        UserError: as the reader does, splits of different classes, or val images that are test
+            images too.
     """
     whole, test = read_split(spec, spec.train), read_split(spec, spec.test)
     val = None if spec.val is None else read_split(spec, spec.val)
@@ -115,15 +119,21 @@ def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Dat
     digest = hashlib.sha256()
     count, total = 0, len(train) + sum(len(of) for of in others)
     prints: list[list[Tensor]] = []
+    called: list[dict[str, str]] = []  # ids by content
     for images in (train, *others):
         prints.append([])
+        called.append({})
         for index, id in enumerate(images.ids):
             pixels = images.image(index)
             digest.update(f"{id}\n{_named(images, index)}\n{tuple(pixels.shape)}\n".encode())
             digest.update(pixels.contiguous().numpy().tobytes())
             prints[-1].append(thumbnail(pixels))
+            if val is not None:
+                called[-1][_content(pixels)] = id
             count += 1
             progress(count, total)
+    if val is not None:
+        _refuse_shared(*called[1:])
     return Data(
         train=train,
         test=limited,
@@ -135,6 +145,17 @@ def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Dat
         few=number,
         seed=seed,
     )
+
+
+def _refuse_shared(test: dict[str, str], val: dict[str, str]) -> None:
+    """What val images decide on must not be decided by test images."""
+    shared = [content for content in val if content in test]
+    if shared:
+        raise UserError(
+            f"{len(shared)} val images are test images too, such as {val[shared[0]]}, which is "
+            f"the test image {test[shared[0]]}; name another split in data.val, take such images "
+            "out, or set data.val to null"
+        )
 
 
 def _named(images: Real, index: int) -> str:

@@ -29,16 +29,17 @@ from torch import Tensor
 from activegen.data.images import RealImages
 from activegen.data.splits import few_shot
 from activegen.loop.task import Real
-from activegen.proof.diagnostics import Labelled, diversity, resemblance
+from activegen.proof.diagnostics import Labelled, diversity, kernel_distance, resemblance
 from activegen.recipes.data import at_most, contents, read_split
 from activegen.recipes.progress import Event, Observer, WatchedLearner, silent
 from activegen.recipes.run import Run
-from activegen.recipes.schema import SplitSpec
+from activegen.recipes.schema import SplitSpec, by_content
 from activegen.recipes.verdicts import jsonable
 from activegen.records import UserError, fingerprint
 from activegen.scores import cross_entropy, entropy
 from activegen.store import Store
 from activegen.store.files import Files, open_folder, parse_json
+from activegen.tasks.fidelity import NEIGHBOURS, fidelity
 from activegen.tasks.learner import TrainSettings, weights_hash
 from activegen.tasks.networks import ELSEWHERE, build
 from activegen.tasks.pool import Pool
@@ -58,7 +59,7 @@ FRESH: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "mosaics": ("train", {"tail": True, "seed": 1_000_003}),
 }
 FEWEST = 10  # images of each class (of masks: in all) without which the arms' own are taken too
-METHOD = 1  # of measuring; another is measured again
+METHOD = 2  # of measuring; another is measured again
 
 
 @dataclass(frozen=True)
@@ -123,26 +124,24 @@ def diagnose(
     settings = settings or HeldOutSettings()
     first = next(iter(runs.values()))
     judge = held_out(first, list(runs), folder, settings, observer)
-    beside = Beside(first, judge, settings.measured)
-    files = open_folder(str(folder / FOLDER))
-    name = f"{judge.id}.json"
-    about = _kept(files, name, test_set, lambda: {**judge.about, **beside.figures})
     todo = [
-        (seed, run, arm)
+        (seed, arm, store, _spread(_accepted(store), settings.measured))
         for seed, run in runs.items()
         for arm, of in run.recipe.arms.items()
         if of.generate != "none" and run.finished(arm)
+        for store in [Store(str(run.folder / "arms" / arm / "store"))]
     ]
+    equal = min((len(ids) for *_, ids in todo if len(ids) > NEIGHBOURS), default=0)
+    beside = Beside(first, judge, settings.measured, equal)
+    files, name = open_folder(str(folder / FOLDER)), f"{judge.id}.json"
+    same = [METHOD, judge.id, test_set, settings.measured, equal]
+    about = _kept(files, name, fingerprint(same), lambda: {**judge.about, **beside.figures})
     by_arm: dict[str, dict[int, dict[str, Any]]] = {}
-    for done, (seed, run, arm) in enumerate(todo):
+    for done, (seed, arm, store, ids) in enumerate(todo):
         observer(Event("diagnose", done + 1, len(todo)))
-        of = open_folder(str(run.folder / "arms" / arm))
-        store = Store(of.path("store"))
-        ids = _spread(_accepted(store), settings.measured)
-        key = fingerprint([METHOD, judge.id, test_set, settings.measured, ids])
-        looking = partial(measured, run, arm, store, ids, beside)
-        known = _kept(of, FILE, key, looking)
-        by_arm.setdefault(arm, {})[seed] = known
+        looking = partial(measured, runs[seed], arm, store, ids, beside)
+        of = open_folder(str(runs[seed].folder / "arms" / arm))
+        by_arm.setdefault(arm, {})[seed] = _kept(of, FILE, fingerprint([*same, ids]), looking)
     arms = {arm: {"means": means(list(of.values())), "seeds": of} for arm, of in by_arm.items()}
     return {"judge": about, "arms": arms}
 
@@ -158,7 +157,8 @@ def measured(
     drawn: steering that raises the learner's alone makes adversarial images, not informative ones.
     "precision", "recall", "density", "coverage", "kid", "nearest" and "diversity" are of its
     features, see ``proof.diagnostics``; of masks features are means over the picture, and diversity
-    is that of all pictures together.
+    is that of all pictures together. The first four depend on the number of images: they are those
+    of "compared" images, as many of each arm, beside "compared_with" real ones.
     """
     if not ids:
         return {"images": 0}
@@ -178,7 +178,9 @@ def measured(
         told[f"learner_{score}"] = fmean(own) if own else None
     train = look(beside.judge.network, run.task.gathered(run.train(arm))).features
     try:
-        alike = resemblance(seen.labelled, beside.seen.labelled, train, beside.classes)
+        alike = resemblance(
+            seen.labelled, beside.seen.labelled, train, beside.classes, beside.equal
+        )
     except UserError:  # too few images
         return told
     return told | {
@@ -186,6 +188,7 @@ def measured(
         "kid": alike.kid.value,
         "nearest": alike.nearest,
         "diversity": alike.diversity.mean,
+        **beside.counts,
     }
 
 
@@ -251,12 +254,14 @@ class Beside:
     Args:
         run: whose they are.
         judge: sees them.
-        measured: features of so many, drawn by chance, are compared.
+        measured: features of so many, drawn by chance, are compared, at most.
+        equal: generated images of each arm that they are compared with.
     """
 
     run: Run
     judge: HeldOut
     measured: int
+    equal: int
 
     @property
     def classes(self) -> int:
@@ -268,14 +273,40 @@ class Beside:
         return self.run.task.gathered(self.run.data.test)
 
     @cached_property
+    def _parts(self) -> list[Seen]:
+        """Of some of them, and of as many others as generated ones, where half are left."""
+        enough = NEIGHBOURS < self.equal <= len(self._pool) // 2
+        order = torch.randperm(len(self._pool), generator=torch.Generator().manual_seed(0))
+        some, others = order.tensor_split([len(order) - self.equal * enough])
+        parts = [some[: self.measured], others] if enough else [some[: self.measured]]
+        return [look(self.judge.network, self._pool.subset(of.sort().values)) for of in parts]
+
+    @property
     def seen(self) -> Seen:
         """Of some of them."""
-        order = torch.randperm(len(self._pool), generator=torch.Generator().manual_seed(0))
-        return look(self.judge.network, self._pool.subset(order[: self.measured].sort().values))
+        return self._parts[0]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images on either side, which precision, recall, density and coverage depend on."""
+        return {"compared": self.equal, "compared_with": len(self.seen.features)}
+
+    @property
+    def _alike(self) -> dict[str, Any]:
+        """What the others' figures would be if they had been generated."""
+        if len(self._parts) < 2:
+            return {}
+        seen, others = (part.features for part in self._parts)
+        distance = kernel_distance(seen, others)
+        return {**asdict(fidelity(seen, others)), "kid": distance.value, **self.counts}
 
     @property
     def figures(self) -> dict[str, Any]:
-        """How right the held-out model is on all of them; its scores and their diversity."""
+        """How right the held-out model is on all of them; its scores and their diversity.
+
+        And where there are enough of them precision, recall, density, coverage and KID of some of
+        them beside others, at the numbers of images that the arms have: what is best there.
+        """
         names = (self.run.task.figure, "ece")
         figures = self.run.task.evaluated(self.judge.network, self._pool)
         classes = self.run.data.train.classes
@@ -285,6 +316,7 @@ class Beside:
             "per_class": dict(zip(classes, figures["per_class"], strict=True)),
             **self.seen.means,
             "diversity": diversity(self.seen.labelled, self.classes).mean,
+            **self._alike,
         }
 
 
@@ -306,7 +338,7 @@ def held_out(
     real, own = _unseen(run, seeds, settings)
     training = _training(run, settings)
     size, classes = run.recipe.data.height_width, real.classes
-    made_of = [name, repr(training), size, classes, fingerprint(list(real.ids))]
+    made_of = [by_content(name), repr(training), size, classes, fingerprint(list(real.ids))]
     id = fingerprint(made_of)
     files, file = open_folder(str(folder / FOLDER)), f"{id}.safetensors"
     network = _untrained(run, name).to(run.device)

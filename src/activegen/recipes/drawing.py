@@ -1,7 +1,7 @@
 """Guided images from a trained model, without the loop."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from activegen.loop.proposing import PLAIN, Origin
 from activegen.loop.rounds import Learners, counts
 from activegen.loop.settings import ArmSettings
 from activegen.recipes.run import Run
+from activegen.recipes.steering import check_committee
 from activegen.records import Request, Sample, TaskModel, UserError, Verdict, fingerprint
 from activegen.store import RoundStore, Store, alone
 from activegen.store.files import open_folder
@@ -24,7 +25,7 @@ from activegen.tasks.learner import weights_hash
 ARM = "generate"
 
 
-def draw(run: Run, checkpoint: Path, count: int) -> list[Verdict]:
+def draw(run: Run, checkpoints: Sequence[Path], count: int) -> list[Verdict]:
     """Draws ``count`` images for what a trained model gets wrong, into the run's folder.
 
     ``store/`` has all of them with their provenance, ``images/<class>/`` those that were accepted.
@@ -32,18 +33,22 @@ def draw(run: Run, checkpoint: Path, count: int) -> list[Verdict]:
 
     Args:
         run: of the recipe; its folder is where the images go.
-        checkpoint: weights of the learner.
+        checkpoints: weights of the learner, and of more that it has a committee with.
         count: images.
 
     Raises:
-        UserError: the checkpoint does not fit, or as ``run.check`` does.
+        UserError: a checkpoint does not fit, guidance asks a committee and there is one alone, or
+            as ``run.check`` does.
     """
     if count < 1:
         raise UserError(f"--count is {count}; give at least 1")
     run.check()
-    learner = run.trained(checkpoint)
+    check_committee(run.recipe.guidance, len(checkpoints) + len(run.members))
+    learner, *others = [run.trained(checkpoint) for checkpoint in checkpoints]
+    committee = (learner, *others, *run.members)
     made_of = fingerprint([run.recipe.fingerprint, run.data.fingerprint, run.place.fingerprint])
-    state = fingerprint([made_of, weights_hash(learner), count])
+    more = [[weights_hash(other) for other in others]] if others else []
+    state = fingerprint([made_of, weights_hash(learner), count, *more])
     with alone(run.folder):
         root = run.folder / "store"
         store = Store.create_or_open(str(root), state, run.data.train.classes)
@@ -51,7 +56,9 @@ def draw(run: Run, checkpoint: Path, count: int) -> list[Verdict]:
         if stored.plan() is None:
             stored.write_plan(_guided(run, learner, count, state))
         settings = ArmSettings("guided", judge=True)
-        finish(run, stored, learner, ARM, settings, {"checkpoint": checkpoint.name, "count": count})
+        learners = Learners(learner, committee, MemoryBank())
+        about = {"checkpoint": checkpoints[0].name, "count": count}
+        finish(run, stored, learners, ARM, settings, about)
         _write_pictures(run.folder / "images", store.accepted(), store.classes)
         return stored.verdicts() or []
 
@@ -59,7 +66,7 @@ def draw(run: Run, checkpoint: Path, count: int) -> list[Verdict]:
 def finish(
     run: Run,
     stored: RoundStore,
-    learner: TaskModel | None,
+    learners: Learners | None,
     arm: str,
     settings: ArmSettings,
     about: dict[str, Any],
@@ -69,7 +76,7 @@ def finish(
     Args:
         run: of the recipe.
         stored: the round, with its plan.
-        learner: whose mistakes are drawn; None where nothing learns.
+        learners: whose mistakes are drawn; None where nothing learns.
         arm: what to call it while it works.
         settings: which judge there is.
         about: the round's summary.
@@ -79,16 +86,16 @@ def finish(
     plan = stored.plan() or []
     model = run.model()
     ways: Mapping[str, Any] = {PLAIN: []}
-    if learner is not None:
-        ways = run.ways(Learners(learner, (learner,), MemoryBank()))
+    if learners is not None:
+        ways = run.ways(learners)
     generator = Generator(
         task=run.task,
         model=model,
         sampling=run.recipe.sampling,
         steering=ways,
         real=run.data.train,
-        learner=learner,
-        decoder=run.decoder(model) if learner is not None else None,
+        learner=learners.main if learners is not None else None,
+        decoder=run.decoder(model) if learners is not None else None,
         made_by=model.made_by(),
         micro_batch=run.recipe.loop.micro_batch,
     )

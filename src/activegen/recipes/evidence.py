@@ -1,19 +1,22 @@
 """What the arms of a run were made with, as far as the run's folder and its data show."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from activegen.data.fingerprints import nearest, thumbnail
+from activegen.data.fingerprints import is_duplicate, nearest, thumbnail
 from activegen.loop.settings import ArmSettings
 from activegen.proof.fairness import Facts
-from activegen.recipes.data import contents, labelled
+from activegen.recipes.data import contents, labelled, thumbnails
 from activegen.recipes.run import Run
+from activegen.recipes.schema import Recipe
 from activegen.records import UserError, fingerprint
 from activegen.store import Store, from_png
+
+PAIRS = 2_000_000  # of labelled and test images that are looked at for near-copies, at most
 
 
 class Evidence:
@@ -29,10 +32,8 @@ class Evidence:
         names = {content: id for id, content in real.items()} | self._test_names
         judge: set[str] = set()
         if settings.judge and settings.generate != "none":
-            for images in run.judge_learnt_from():
-                seen = contents(images)
-                names = {content: id for id, content in seen.items()} | names
-                judge |= set(seen.values())
+            names = {content: id for id, content in self._train.items()} | names
+            judge = judge.union(*run.judge_learnt_from())
         return Facts(
             arm=arm,
             seeds=(run.recipe.seed,),
@@ -40,7 +41,7 @@ class Evidence:
             test_set=self._test_set,
             test_images=frozenset(self._test_names.values()),
             real_images=frozenset(names[content] for content in real.values()),
-            judge_images=frozenset(names[content] for content in judge),
+            judge_images=frozenset(names.get(content, f"image {content}") for content in judge),
         )
 
     def after(self, arm: str, result: Mapping[str, Any]) -> Facts:
@@ -78,6 +79,44 @@ class Evidence:
             generator=fingerprint(sorted(generators)),
         )
 
+    @property
+    def doubts(self) -> list[str]:
+        """What forbids nothing, but should be known."""
+        return self._unsaid + self._near_copies
+
+    @property
+    def _unsaid(self) -> list[str]:
+        silent = self.run.silent_judges()
+        if not silent:
+            return []
+        return [
+            f"a judge's file does not say which images it has learnt from ({silent[0]}): it is "
+            "taken for one that this version would have trained; without the file it is trained "
+            "again"
+        ]
+
+    @cached_property
+    def _near_copies(self) -> list[str]:
+        """Labelled images that are no test image to the bit, but look like one.
+
+        Of large sets a part is looked at, evenly; it takes seconds.
+        """
+        run = self.run
+        train, test = max(map(run.train, run.recipe.arms), key=len), run.data.test
+        own = contents(train)
+        places = [k for k, id in enumerate(train.ids) if own[id] not in self._test_names]
+        part = places[:: 1 + len(places) * len(test) // PAIRS]
+        distances, at = nearest(thumbnails(train.subset(part)), thumbnails(test))
+        near = is_duplicate(distances).nonzero()[:, 0].tolist()
+        if not near:
+            return []
+        pair = f"{train.ids[part[near[0]]]} of {test.ids[int(at[near[0]])]}"
+        looked = "" if len(part) == len(places) else f" of {len(part)} that were looked at"
+        return [
+            f"{len(near)} labelled real images{looked} are near-copies of test images, such as "
+            f"{pair}: figures may be higher than on new images, those of all arms alike"
+        ]
+
     def _drawn_from(self, store: Store) -> frozenset[str]:
         """Labelled images that requests refer to."""
         requests = [request for k in store.rounds() for request in store.round(k).plan() or []]
@@ -87,9 +126,12 @@ class Evidence:
     @cached_property
     def _train_names(self) -> dict[str, str]:
         """By id."""
-        real = contents(self.run.data.train)
-        called = {content: id for id, content in real.items()} | self._test_names
-        return {id: called[content] for id, content in real.items()}
+        called = {content: id for id, content in self._train.items()} | self._test_names
+        return {id: called[content] for id, content in self._train.items()}
+
+    @cached_property
+    def _train(self) -> dict[str, str]:
+        return contents(self.run.data.train)
 
     @cached_property
     def _test_names(self) -> dict[str, str]:
@@ -100,6 +142,21 @@ class Evidence:
     @cached_property
     def _test_set(self) -> str:
         return labelled(self.run.data.test)
+
+
+def trained_otherwise(recipe: Recipe) -> list[str]:
+    """What arms change of the training, so that a difference may come of it."""
+    told = []
+    for arm in recipe.arms:
+        own, usual = recipe.of(arm).training, recipe.training
+        changed = [
+            f"{of.name} {getattr(own, of.name)} instead of {getattr(usual, of.name)}"
+            for of in fields(own)
+            if getattr(own, of.name) != getattr(usual, of.name)
+        ]
+        if changed:
+            told.append(f"{arm} is trained otherwise than the recipe says: {', '.join(changed)}")
+    return told
 
 
 def differs_on_purpose(

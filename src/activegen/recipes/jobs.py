@@ -5,6 +5,8 @@ Nothing but time depends on it: each process leaves finished arms in the folder.
 
 import multiprocessing
 import os
+import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +16,9 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+import torch
+
+from activegen.recipes import generator
 from activegen.recipes.progress import Event, Observer
 from activegen.records import UserError
 
@@ -40,6 +45,22 @@ class Job:
 
 Work = Callable[[Job, str, Observer], None]  # a job, its device, who is told
 _mine: dict[str, Any] = {}  # of a process: its device, where it tells
+
+
+def check_devices(names: Sequence[str]) -> None:
+    """Nothing, if this machine has all of them.
+
+    Raises:
+        UserError: it has not.
+    """
+    for name in dict.fromkeys(names):
+        if not re.fullmatch(r"cuda(:\d+)?", name):
+            generator.device(name, "--devices")
+            continue
+        there = torch.cuda.device_count()  # without waking them up: others will use them
+        if int(name.partition(":")[2] or 0) >= there:
+            has = ", ".join(f"cuda:{k}" for k in range(there)) or "none of CUDA"
+            raise UserError(f"--devices names '{name}', but this machine has {has}")
 
 
 def in_parallel(
@@ -89,15 +110,11 @@ def in_parallel(
 
 
 def _begin(free: Any, told: Any, threads: int) -> None:
-    import warnings
-
-    import torch
-
     warnings.filterwarnings("ignore")
     torch.set_num_threads(threads)
     device = free.get()
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)  # whose memory is counted
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)  # for what names no device
     _mine.update(device=device, told=told)
 
 

@@ -4,7 +4,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from activegen.diffusion.levels import Level
 from activegen.diffusion.model import Conditioning
+from activegen.diffusion.sampling import Batch, sample
+from activegen.guidance import MemoryBank
 from activegen.loop.proposing import PLAIN, Origin
+from activegen.loop.rounds import Learners
 from activegen.loop.settings import ArmSettings
 from activegen.recipes.run import Run
-from activegen.recipes.steering import gradients, passes
-from activegen.scores import cross_entropy
+from activegen.recipes.steering import Models, climbing, gradients, passes
 
 PATIENCE = 5.0  # seconds that a measured batch may take
 
@@ -49,7 +51,7 @@ class Pace:
 
     Args:
         image_step: of one image in one denoiser call.
-        image_gradient: the same with the backward.
+        image_gradient: the same with what guidance adds, mean of all its moves that climb.
         picture: to decode one image.
         learner_step: of the optimiser.
     """
@@ -78,22 +80,25 @@ def judge_steps(run: Run) -> int:
     return spec.members * spec.steps if needed and spec.network else 0
 
 
-def pool_of_equal_cost(run: Run) -> int:
+def pool_of_equal_cost(run: Run, of: str = "learner") -> int:
     """Candidates for each image with which selecting takes as long as guiding does here.
 
-    Drawing, and the training of the learners that mine; rounded up.
+    Drawing, and the training of the learners that mine, where selecting needs none; rounded up.
 
     Args:
         run: of a recipe whose arms are "none", "plain" and "guided", as they are called.
+        of: whose score the candidates are ranked by.
     """
-    pace = measure(run)
-    seconds = {arm.name: pace.seconds(arm) for arm in plan(run)}
+    pace, arms = measure(run), {arm.name: arm for arm in plan(run)}
+    if of == "committee":
+        arms["guided"] = replace(arms["guided"], learner_steps=arms["none"].learner_steps)
+    seconds = {name: pace.seconds(arm) for name, arm in arms.items()}
     guided, plain = (seconds[way] - seconds["none"] for way in ("guided", "plain"))
     return max(math.ceil(guided / plain), 1) if plain > 0 else 1
 
 
 def measure(run: Run) -> Pace:
-    """Times one denoiser batch, one backward, one decode and a few learner steps."""
+    """Times one denoiser batch, each move of guidance, one decode and a few learner steps."""
     learner_step = _learner_step(run)
     if not run.generates:
         return Pace(0.0, 0.0, 0.0, learner_step)
@@ -102,7 +107,8 @@ def measure(run: Run) -> Pace:
     if step * run.recipe.loop.batch < PATIENCE:
         count = run.recipe.loop.batch
         step = _denoiser_step(run, count)
-    return Pace(step / count, _gradient(run, count) / count, _picture(run), learner_step)
+    picture = _picture(run)
+    return Pace(step / count, _gradient(run, count, picture), picture, learner_step)
 
 
 def _arm(run: Run, arm: str) -> ArmPlan:
@@ -127,7 +133,7 @@ def _arm(run: Run, arm: str) -> ArmPlan:
         denoiser_calls=calls,
         with_gradient=with_gradient,
         image_steps=image_steps,
-        learner_steps=_learner_steps(run, settings.generate, generating),
+        learner_steps=_learner_steps(run, settings, generating),
     )
 
 
@@ -150,10 +156,10 @@ def _counts(run: Run, settings: ArmSettings, number: int) -> dict[str, int]:
     return {PLAIN: plain, settings.way: budget - plain}
 
 
-def _learner_steps(run: Run, generate: str, generating: int) -> int:
+def _learner_steps(run: Run, settings: ArmSettings, generating: int) -> int:
     loop, steps = run.recipe.loop, run.recipe.training.steps
     main = steps * loop.rounds if loop.restart else steps
-    if generate != "guided" or run.recipe.mining.split != "cross_fit":
+    if not settings.mines or run.recipe.mining.split != "cross_fit":
         return main
     each = steps * generating if loop.restart else round(steps * generating / loop.rounds)
     return main + run.recipe.mining.folds * each
@@ -171,41 +177,43 @@ def _learner_step(run: Run) -> float:
     return (time.perf_counter() - start) / (last - 1)
 
 
-def _first(run: Run, count: int) -> tuple[Tensor, Conditioning, Level, Tensor]:
-    """Latents, conditioning and level of a first step, and targets."""
+def _batch(run: Run, count: int) -> Batch:
     rng, origin = np.random.default_rng(0), Origin(0, "plan", "")
     requests = run.task.propose_plain(count, run.data.train, origin, rng)
-    batch = run.task.batch(requests, run.model(), run.recipe.sampling, run.data.train)
+    return run.task.batch(requests, run.model(), run.recipe.sampling, run.data.train)
+
+
+def _first(run: Run, count: int) -> tuple[Tensor, Conditioning, Level]:
+    """Latents, conditioning and level of a first step."""
+    batch = _batch(run, count)
     solver = batch.solver()
     level = solver.levels[0]
-    latents = solver.latents(solver.start(batch.noise), level)
-    return latents, batch.conditioning, level, batch.target
+    return solver.latents(solver.start(batch.noise), level), batch.conditioning, level
 
 
 def _denoiser_step(run: Run, count: int) -> float:
-    latents, text, level, _ = _first(run, count)
+    latents, text, level = _first(run, count)
     with torch.inference_mode():
         return _timed(
             lambda: run.model().denoise(latents, text, level, run.recipe.sampling.cfg_scale)
         )
 
 
-def _gradient(run: Run, count: int) -> float:
-    model = run.model()
-    latents, text, level, target = _first(run, count)
-    task = run.network().to(run.device).eval()
+def _gradient(run: Run, count: int, picture: float) -> float:
+    """Seconds for an image of a step in which guidance climbs; 0 where none does."""
+    network = run.network().to(run.device).eval()
+    learners = Learners(network, (network,) * (1 + run.recipe.mining.folds), MemoryBank())
+    moves = climbing(run.recipe.guidance, Models(learners, lambda: network))
+    batch = _batch(run, count)
+    once = replace(batch, sampling=replace(batch.sampling, num_steps=1), reading=None)
     with tempfile.TemporaryDirectory() as folder:
-        decode = run.decoder(model, Path(folder)) or model.full
-
-    def step() -> None:
-        moved = text.text.clone().requires_grad_()
-        denoised = model.denoise(
-            latents, text.with_text(moved), level, run.recipe.sampling.cfg_scale
-        )
-        seen = task.predict(decode(denoised.clean).clamp(0, 1))
-        torch.autograd.grad(cross_entropy(seen, target).sum(), moved)
-
-    return _timed(step)
+        decode = run.decoder(run.model(), Path(folder))
+    micro_batch = run.recipe.loop.micro_batch
+    each = [
+        _timed(lambda move=move: sample(once, [move], decode, micro_batch=micro_batch))
+        for move in moves
+    ]
+    return max(sum(each) / len(each) / count - picture, 0.0) if each else 0.0
 
 
 def _picture(run: Run) -> float:

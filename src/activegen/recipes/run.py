@@ -10,6 +10,7 @@
 <run>/arms/<arm>/store/      what was generated
 <run>/arms/<arm>/learners/   states of training
 <run>/arms/<arm>/model.safetensors
+<run>/arms/<arm>/environment.json  of the process that finished the arm
 <run>/result.json            figures of each arm
 <run>/cost.json              where its seconds went
 ```
@@ -38,13 +39,15 @@ from diffusers.utils import logging as of_diffusers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from transformers import CLIPTokenizer
 from transformers.utils import logging as of_transformers
 
-from activegen.data.palettes import PALETTES, Palette
+from activegen.data.palettes import palette_of
 from activegen.data.prompts import Prompts
 from activegen.data.scenes import RealScenes
 from activegen.data.splits import folds
 from activegen.diffusion.decoders import Decoder
+from activegen.diffusion.levels import SCHEDULERS
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.guidance import Inpaint, MemoryBank
@@ -59,7 +62,7 @@ from activegen.loop.rounds import GoOn, Learners, Parts, active_generation, alwa
 from activegen.loop.segmenting import Painting, Segmenting
 from activegen.loop.settings import ArmSettings
 from activegen.loop.task import Real, Task
-from activegen.recipes import data, generator, steering
+from activegen.recipes import data, fitting, generator, steering
 from activegen.recipes.progress import (
     Event,
     Observer,
@@ -74,7 +77,7 @@ from activegen.store import Store
 from activegen.store.files import open_folder
 from activegen.tasks.co_training import Pair
 from activegen.tasks.committee import Committee
-from activegen.tasks.learner import Learner
+from activegen.tasks.learner import Learner, TrainSettings
 from activegen.tasks.networks import build
 from activegen.tasks.seeding import seeded
 from activegen.tasks.segmenter import Segmenter
@@ -82,7 +85,9 @@ from activegen.tasks.segmenters import build_segmenter
 from activegen.tasks.task_network import TaskNetwork
 
 LIBRARIES = ("activegen", "torch", "torchvision", "diffusers", "transformers", "accelerate")
+ENVIRONMENT = "environment.json"
 FIGURES = ("accuracy", "miou", "boundary_iou", "pixel_accuracy")  # of a round's summary
+JUDGE, LEARNT_FROM = "judge", "learnt_from"  # their folder; in the metadata of their files
 FREE = 200 * 2**20  # bytes of disk without which no run begins
 
 
@@ -141,6 +146,8 @@ class Run:
         stand_in = network if self.judging.network else None  # the judge is not trained here
         steering.terms(self.recipe.guidance, steering.Models(learners, lambda: stand_in))
         steering.check_gradients(self.recipe.guidance, self.recipe.sampling.num_steps)
+        self._check_committees()
+        _ = self.members
         if self.generates:
             masks = self.recipe.segmentation
             together = masks.text.per_image[1] if masks and masks.text else 1
@@ -163,6 +170,21 @@ class Run:
             root = self.folder / "arms" / arm / "store"
             if (root / "store.json").exists():
                 Store.create_or_open(str(root), self.fingerprint(arm), classes)
+
+    def _check_committees(self) -> None:
+        mining = self.recipe.mining
+        for name, arm in self.recipe.arms.items():
+            if not arm.mines or arm.changes:
+                continue  # an arm that changes keys is looked at with these
+            folds = mining.folds if mining.split == "cross_fit" and arm.real else 0
+            members = 1 + folds + len(self.recipe.learner.committee)
+            if arm.of == "committee" and members == 1:
+                raise UserError(
+                    f"the arm '{name}' ranks by the score of a committee, and the learner is "
+                    "alone: set mining.split=cross_fit, learner.committee, or 'of: learner'"
+                )
+            if arm.generate == "guided":
+                steering.check_committee(self.recipe.guidance, members)
 
     def carry_out(self) -> dict[str, Any]:
         """All arms; what ``result.json`` then holds.
@@ -192,7 +214,7 @@ class Run:
     def record(self) -> None:
         """Writes down the recipe, the machine, and the words where they are files of their own."""
         self._write("recipe.yaml", self.recipe.yaml())
-        self._write("environment.json", _json(environment()))
+        self._write(ENVIRONMENT, _json(environment()))
         if self.generates and self.prompts.varied:
             self._write("prompts.json", _json(self.prompts.record()))
         for arm in self.recipe.arms:
@@ -224,18 +246,30 @@ class Run:
         known = dict(zip(classes, range(len(classes)), strict=True))
         paintings = []
         for of in spec.controls:
-            palette = Palette.own(classes) if of.palette == "own" else PALETTES[of.palette]
+            palette = palette_of(of.palette, classes)
             palette.of(classes, of.ontology)
+            if not isinstance(of.palette, str):
+                palette.check_apart(classes, of.ontology)
             paintings.append(Painting(palette, of.ontology))
         made: dict[str, Any] = {
             "size": (height, width),
             "prompts": self.prompts,
+            "fits": self._fits,
             "proposal": spec.proposal,
             "paintings": tuple(paintings),
             "things": spec.objects,
             "background": frozenset(choose(known, name, "class") for name in spec.background),
         }
         return Segmenting(**made) if spec.text is None else Annotating(**made, annotation=spec.text)
+
+    def _fits(self, prompt: str) -> bool:
+        """Whether the text encoder reads a prompt to its end."""
+        found = self._tokenizer(prompt, verbose=False)["input_ids"]
+        return len(found) <= self._tokenizer.model_max_length
+
+    @cached_property
+    def _tokenizer(self) -> CLIPTokenizer:
+        return self.place.tokenizer()
 
     @cached_property
     def place(self) -> generator.Place:
@@ -276,7 +310,8 @@ class Run:
         model = [place.fingerprint for place in places]
         if places and self.prompts.varied:  # words and captions are files of their own
             model.append(self.prompts.fingerprint)
-        made_of = [self.recipe.fingerprint, self.data.fingerprint, model, asdict(settings)]
+        plain = {k: v for k, v in asdict(settings).items() if (k, v) != ("of", "learner")}  # later
+        made_of = [self.recipe.fingerprint, self.data.fingerprint, model, plain]
         if settings.more_real:
             made_of.append(data.labelled(self.train(arm)))
         return fingerprint(made_of)
@@ -359,24 +394,24 @@ class Run:
         found = self.data
         if not settings.judge or settings.generate == "none":
             return trusting(found.forbidden)
-        real = found.real
-        if settings.more_real:
-            real = data.thumbnails(found.with_more(settings.more_real))
-        return Judge(self._label_check(), found.forbidden, real)
+        train = found.with_more(settings.more_real)
+        real = data.thumbnails(train) if settings.more_real else found.real
+        return Judge(self._label_check(train), found.forbidden, real)
 
-    def _label_check(self) -> LabelCheck | None:
-        believed = self._believed()
+    def _label_check(self, train: Real) -> LabelCheck | None:
+        believed = self._believed(train)
         if isinstance(self.task, Annotating):
             return Screened(self.task.annotation.screen, self.task.rest, believed)
         return believed
 
-    def _believed(self) -> LabelCheck | None:
+    def _believed(self, train: Real) -> LabelCheck | None:
+        """What a request's mask is looked up in: the images that an arm is trained on."""
         model, spec = self.label_model, self.judging
         if model is None:
             return None
         if isinstance(spec, JudgeSettings):
             return Believed(model, spec.min_probability)
-        task, train = self.task, self.data.train
+        task = self.task
         assert isinstance(task, Segmenting) and isinstance(train, RealScenes)
         where = None
         if task.proposal.objects:
@@ -427,10 +462,40 @@ class Run:
             return train, train
         return folds(train, members, self.recipe.seed)[member]
 
-    def judge_learnt_from(self) -> tuple[Real, ...]:
-        """The labelled images of each model that checks labels."""
-        members = self.judging.members if self.judging.network else 0
-        return tuple(self._seen_by(member)[0] for member in range(members))
+    def judge_learnt_from(self) -> tuple[frozenset[str], ...]:
+        """Contents of the labelled images that each model that checks labels has learnt from.
+
+        As its file says; where there is none, or one that does not say, as the recipe does.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+        told = ((member, self._told_by(member)) for member in self._judges)
+        return tuple(
+            frozenset(data.contents(self._seen_by(member)[0]).values() if not of else of)
+            for member, of in told
+        )
+
+    def silent_judges(self) -> tuple[str, ...]:
+        """Files of models that check labels which do not say what these have learnt from."""
+        names = [self._judge_file(k) for k in self._judges if self._told_by(k) == ()]
+        return tuple(str(self.folder / JUDGE / name) for name in names)
+
+    @property
+    def _judges(self) -> range:
+        return range(self.judging.members if self.judging.network else 0)
+
+    def _told_by(self, member: int) -> tuple[str, ...] | None:
+        """Contents that the file of a member names; none of one that names none, None without."""
+        file = self.folder / JUDGE / self._judge_file(member)
+        if not file.exists():
+            return None
+        try:
+            with safe_open(str(file), framework="pt") as weights:
+                about = weights.metadata() or {}
+            return tuple(json.loads(about.get(LEARNT_FROM, "[]")))
+        except (OSError, SafetensorError, ValueError) as error:
+            raise UserError(f"'{file}' is damaged ({error}); delete it") from error
 
     def parts(self, arm: str, elsewhere: Executor | None = None) -> Parts:
         """What the loop needs for an arm.
@@ -456,6 +521,7 @@ class Run:
             seed=recipe.seed,
             executor=self.executor(arm, elsewhere),
             source=None if elsewhere is None else self._source(arm),
+            members=lambda: self.members,
         )
 
     def executor(self, arm: str, elsewhere: Executor | None = None) -> WatchedExecutor:
@@ -485,13 +551,28 @@ class Run:
         folder = folder or self.folder / "decoder"
         return generator.decoder(self.recipe.model.decoder, model, self.data.train, folder, of)
 
+    @cached_property
+    def members(self) -> tuple[TaskNetwork, ...]:
+        """Trained models of every committee.
+
+        Raises:
+            UserError: a file is not there, or of another network or other classes.
+        """
+        return tuple(
+            self._filled(self._network(of.network, False, "member", 0), of.file)
+            for of in self.recipe.learner.committee
+        )
+
     def trained(self, file: Path) -> TaskNetwork:
         """The network with the weights of a file: a finished arm's, or a state of training.
 
         Raises:
             UserError: it is no such file, or of another network.
         """
-        network = self.network().to(self.device).eval()
+        return self._filled(self.network(), file)
+
+    def _filled(self, network: TaskNetwork, file: Path) -> TaskNetwork:
+        network = network.to(self.device).eval()
         try:
             with safe_open(str(file), framework="pt") as weights:
                 names = set(weights.keys())
@@ -505,8 +586,8 @@ class Run:
             raise UserError(f"'{file}' holds no safetensors weights: {error}") from error
         except (KeyError, RuntimeError) as error:
             raise UserError(
-                f"'{file}' has the weights of another network than learner.network "
-                f"'{self.recipe.learner.network}': {error}"
+                f"'{file}' has the weights of another network than the recipe says, or of other "
+                f"classes: {error}"
             ) from error
         return network
 
@@ -543,23 +624,31 @@ class Run:
                 "network": self.recipe.learner.network,
                 "classes": json.dumps(self.data.train.classes),
             }
-            open_folder(str(folder)).write("model.safetensors", save(weights, about))
+            files = open_folder(str(folder))
+            files.write(ENVIRONMENT, _json(environment()).encode())
+            files.write("model.safetensors", save(weights, about))
         return figures(rounds, self.data.train.classes)
 
-    def _member(self, number: int) -> TaskNetwork:
-        recipe, spec = self.recipe, self.judging
-        settings = recipe.training
-        settings = replace(
-            settings,
+    def _judge_training(self, number: int) -> TrainSettings:
+        spec, usual = self.judging, self.recipe.training
+        return replace(
+            usual,
             steps=spec.steps,
-            warmup_steps=min(settings.warmup_steps, spec.steps),
-            seed=settings.seed + recipe.seed + 1_000_003 * (number + 1),
+            warmup_steps=min(usual.warmup_steps, spec.steps),
+            seed=usual.seed + self.recipe.seed + 1_000_003 * (number + 1),
         )
-        seen = fingerprint(self._seen_by(number)[0].ids)
-        made_of = [spec.network, repr(settings), recipe.data.size, self.data.fingerprint, seen]
-        file = f"{fingerprint(made_of)}-{number}.safetensors"
-        network = self._network(spec.network, False, "judge", number).to(self.learner_device)
-        files = open_folder(str(self.folder / "judge"))
+
+    def _judge_file(self, number: int) -> str:
+        seen, of = fingerprint(self._seen_by(number)[0].ids), self.recipe.data.size
+        settings = repr(self._judge_training(number))
+        made_of = [self.judging.network, settings, of, self.data.fingerprint, seen]
+        return f"{fingerprint(made_of)}-{number}.safetensors"
+
+    def _member(self, number: int) -> TaskNetwork:
+        settings, file = self._judge_training(number), self._judge_file(number)
+        network = self._network(self.judging.network, False, "judge", number)
+        network = network.to(self.learner_device)
+        files = open_folder(str(self.folder / JUDGE))
         if file in files.names():
             with safe_open(files.path(file), framework="pt") as weights:
                 state = {name: weights.get_tensor(name) for name in weights.keys()}
@@ -567,9 +656,11 @@ class Run:
             return network.eval()
         tell = self._tell("judge", "")
         learner = WatchedLearner(network, settings, self.learner_device, tell)
-        learner.train(self.task.gathered(self._seen_by(number)[0]), settings.steps)
+        seen = self._seen_by(number)[0]
+        learner.train(self.task.gathered(seen), settings.steps)
         state = {k: v.cpu().contiguous() for k, v in learner.averaged.state_dict().items()}
-        files.write(file, save(state))
+        learnt_from = json.dumps(sorted(data.contents(seen).values()))
+        files.write(file, save(state, {LEARNT_FROM: learnt_from}))
         return learner.averaged
 
     def _network(self, network: str, pretrained: bool, purpose: str, number: int) -> TaskNetwork:
@@ -588,19 +679,38 @@ class Run:
         )
 
     def _check_ways(self) -> None:
-        """The loop asks for ways of drawing by name."""
-        arms = self.recipe.arms.values()
-        if all(of.generate != "guided" or of.way is not None for of in arms):
-            return
-        adversarial = self.recipe.proposal.adversarial_share > 0
-        of_masks = self.recipe.segmentation is not None
-        needed = [GUIDED] + [ADVERSARIAL] * (adversarial and not of_masks)
-        for way in needed:
-            if way not in self.recipe.guidance:
+        """The loop asks for ways of drawing by name; an arm with changes is looked at with them."""
+        spec, guidance = self.recipe.segmentation, self.recipe.guidance
+        usual = [GUIDED]
+        if spec is None and self.recipe.proposal.adversarial_share > 0:
+            usual.append(ADVERSARIAL)
+        arms = [of for of in self.recipe.arms.values() if not of.changes]
+        guided = [of.way for of in arms if of.generate == "guided"]
+        drawn = dict.fromkeys(name for way in guided for name in ([way] if way else usual))
+        for way in drawn:
+            if way not in guidance:
                 raise UserError(
                     f"guidance.{way} is missing: an arm generates 'guided' and draws in this way; "
                     f"list its terms, or [] for none"
                 )
+        fitting.check_ways(
+            {way: guidance[way] for way in drawn},
+            masks=spec is not None,
+            objects=spec is not None and spec.proposal.objects,
+            scheduler=self._scheduler,
+        )
+
+    def _scheduler(self) -> str:
+        """Class of the scheduler that draws; "" where the model's folder does not say."""
+        if self.recipe.sampling.scheduler:
+            return SCHEDULERS[self.recipe.sampling.scheduler]
+        if self.place.folder is None:
+            return type(self.model().scheduler).__name__
+        file = self.place.folder / "scheduler" / "scheduler_config.json"
+        try:
+            return str(json.loads(file.read_bytes()).get("_class_name", ""))
+        except (OSError, ValueError):
+            return ""  # loading says so
 
     def _check_folder(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():

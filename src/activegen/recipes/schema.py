@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from activegen.data.captions import CaptionSettings
-from activegen.data.palettes import PALETTES
+from activegen.data.palettes import PALETTES, Colour, colours_of
 from activegen.data.prompts import TEMPLATES
 from activegen.data.readers import READERS, SCENE_READERS
 from activegen.data.vocabulary import AugmentSettings
@@ -43,7 +43,9 @@ MAX_BYTES = 1_000_000  # of a recipe
 LAYOUT = "data layout"
 RENDERED = ("world", "world_scenes", "classes")  # layouts without a path
 LATER = {  # keys that came later and change nothing by default: folders of before stay readable
+    "learner": {"committee": []},
     "loop": {"overlap": False, "drop_at": None},
+    "segmentation.objects": {"dilation": 0},
     "sampling": {"cfg_interval": [0.0, 1.0]},
     "training": {"reliable_share": HALF},
 }
@@ -59,6 +61,7 @@ CHANGEABLE = (  # by an arm; all else is the same for every arm
     "segmentation.proposal",
     "segmentation.text",
 )
+FIXED = ("steps", "batch_size", "seed")  # of the training, which no arm may change
 UNDECISIVE = ("path", "device", "compile", "channels_last")  # of the model
 Side = Annotated[int, Field(ge=8)]  # pixels
 
@@ -229,7 +232,8 @@ class ControlSpec(Spec):
         scale: how strongly it acts.
         guess: act without a prompt (diffusers' guess mode).
         start, stop: share of the steps in which it acts.
-        palette: "own" (ours, for any classes) or a name in ``data.palettes.PALETTES``.
+        palette: "own" (ours, for any classes), a name in ``data.palettes.PALETTES``, a mapping of
+            names to [red, green, blue], or the path of a JSON file of it, which is read at once.
         ontology: the palette's name of each class that is called otherwise there.
     """
 
@@ -238,13 +242,16 @@ class ControlSpec(Spec):
     guess: bool = False
     start: float = 0.0
     stop: float = 1.0
-    palette: str = "own"
+    palette: str | dict[str, Colour] = "own"
     ontology: dict[str, str] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _known(self) -> "ControlSpec":
-        choose({"own": None, **PALETTES}, self.palette, "palette")
-        return self
+    @field_validator("palette", mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if isinstance(given, str) and not given.endswith(".json"):
+            choose({"own": None, **PALETTES}, given, "palette")
+            return given
+        return colours_of(given, "segmentation.controls.*.palette")
 
 
 class SegmentationSpec(Spec):
@@ -290,6 +297,23 @@ class SegmentationSpec(Spec):
         return self
 
 
+class MemberSpec(Spec):
+    """A model that is trained already: a checkpoint of another run, a snapshot.
+
+    Args:
+        weights: a run's model.safetensors, or a state of training.
+        network: whose weights they are, as `LearnerSpec` names it.
+    """
+
+    weights: str
+    network: str = "small"
+
+    @property
+    def file(self) -> Path:
+        """Where the weights are."""
+        return Path(self.weights).expanduser()
+
+
 class LearnerSpec(Spec):
     """The model the data is for.
 
@@ -300,12 +324,15 @@ class LearnerSpec(Spec):
         co_training: of masks, train two of it that teach one another; null trains one.
         device: where it and the judge are, while the images are drawn in other processes; null is
             the diffusion model's.
+        committee: trained models that are asked where guidance or a ranking asks the committee,
+            beside the learner and those that mine.
     """
 
     network: str = "small"
     pretrained: bool = False
     co_training: CoTraining | None = None
     device: str | None = None
+    committee: tuple[MemberSpec, ...] = ()
 
 
 ARMS = {
@@ -396,8 +423,12 @@ class Recipe(Spec):
                 )
             _put(raw, key, value, where)
         changed = parse(raw, where)
-        if changed.training.steps != self.training.steps:
-            raise UserError(f"{where}: all arms have the same training.steps; change the recipe's")
+        for key in FIXED:
+            if getattr(changed.training, key) != getattr(self.training, key):
+                raise UserError(
+                    f"{where}: all arms have the same training.{key}, or a difference may come of "
+                    "it alone; change the recipe's"
+                )
         return changed
 
     def plain(self) -> dict[str, Any]:
@@ -425,10 +456,18 @@ class Recipe(Spec):
         decisive["model"] = {k: v for k, v in decisive["model"].items() if k not in UNDECISIVE}
         decisive["learner"] = {k: v for k, v in decisive["learner"].items() if k != "device"}
         decisive["loop"] = {k: v for k, v in decisive["loop"].items() if k not in COMPUTED}
-        for section, usual in LATER.items():
-            of = decisive[section].items()
-            decisive[section] = {k: v for k, v in of if k not in usual or v != usual[k]}
-        decisive = _by_content(decisive)
+        for path, usual in LATER.items():
+            *above, last = path.split(".")
+            holder = decisive
+            for name in above:
+                holder = holder.get(name, {})
+            if last in holder:
+                of = holder[last].items()
+                holder[last] = {k: v for k, v in of if k not in usual or v != usual[k]}
+        decisive = by_content(decisive)
+        if self.learner.committee:
+            members = [[of.network, _content_of(of.file)] for of in self.learner.committee]
+            decisive["learner"]["committee"] = members
         if self.model.lora:
             decisive["model"]["lora"] = [[content(of.path), of.scale] for of in self.model.lora]
         if self.prompts.captions is not None:
@@ -517,19 +556,26 @@ def keys(kind: Any = Recipe, above: str = "") -> list[str]:
     return found
 
 
-def _by_content(value: Any) -> Any:
+def by_content(value: Any) -> Any:
     """The same with the content of weights where a word ends in their path."""
     if isinstance(value, dict):
-        return {key: _by_content(of) for key, of in value.items()}
+        return {key: by_content(of) for key, of in value.items()}
     for start in WITH_WEIGHTS if isinstance(value, str) else ():
         path = Path(value.removeprefix(start)).expanduser()
         if value.startswith(start) and path.exists():
-            files = [path] if path.is_file() else [of for of in path.rglob("*") if of.is_file()]
-            digest = hashlib.sha256()
-            for file in sorted(files):
-                digest.update(file.name.encode() + b"\n" + file.read_bytes())
-            return start + digest.hexdigest()[:16]
+            return start + _content_of(path)
     return value
+
+
+def _content_of(path: Path) -> str:
+    """Sixteen hex digits that name a file, or all files of a folder."""
+    if not path.exists():
+        raise UserError(f"'{path}' is not there; give the path of the weights")
+    files = [of for of in path.rglob("*") if of.is_file()] if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.name.encode() + b"\n" + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _pathless(values: dict[str, Any]) -> dict[str, Any]:

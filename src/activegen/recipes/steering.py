@@ -7,6 +7,7 @@ its defaults. ``during`` and ``every`` put it into a window.
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
@@ -66,7 +67,7 @@ class Models:
 
     @cached_property
     def committee(self) -> TaskModel:
-        """The learner and those that mine, each trained on other images."""
+        """The learner, those that mine, each trained on other images, and trained ones."""
         return Committee(self.learners.committee)
 
     @cached_property
@@ -184,8 +185,8 @@ class ScoreBody(ObjectiveBody):
     """A score.
 
     Args:
-        of: whose; the committee is the learner and those that mine, dropout is the learner with
-            frozen masks, the teacher neither learns nor judges.
+        of: whose; the committee is the learner, those that mine and trained ones, dropout is the
+            learner with frozen masks, the teacher neither learns nor judges.
     """
 
     of: Asked = "learner"
@@ -397,6 +398,19 @@ def gradients(specs: Sequence[TermSpec], num_steps: int) -> int:
     )
 
 
+def climbing(guidance: Guidance, models: Models) -> list[Term]:
+    """Every move of any way that needs a gradient, each once and in all steps."""
+    found: list[AscendSpec] = []
+    for spec in chain.from_iterable(guidance.values()):
+        body = spec.body
+        if isinstance(body, AscendSpec) and body.step > 0:
+            always = {"during": None, "every": 1}
+            aims = [(o.word, o.body.model_copy(update=always)) for o in body.objectives]
+            objectives = tuple(ObjectiveSpec(**{word: aim}) for word, aim in aims)
+            found.append(body.model_copy(update={**always, "objectives": objectives}))
+    return [body.term(models) for body in dict.fromkeys(found)]
+
+
 def passes(specs: Sequence[TermSpec], index: int, num_steps: int) -> int:
     """How often a step is walked."""
     return max((spec.body.passes(index, num_steps) for spec in specs), default=1)
@@ -415,6 +429,32 @@ def check_gradients(guidance: Guidance, num_steps: int) -> None:
                     f"guidance.{name}: two terms want a gradient in step {index}; give one ascend "
                     "the objectives of both, or windows (during) that do not overlap"
                 )
+
+
+def check_committee(guidance: Guidance, members: int) -> None:
+    """Looks for an objective that asks the committee where there is none.
+
+    Args:
+        guidance: the ways of drawing.
+        members: of the committee, the learner among them.
+
+    Raises:
+        UserError: there is.
+    """
+    for name, specs in guidance.items():
+        for objective in objectives(specs):
+            if members < 2 and getattr(objective.body, "of", "") == "committee":
+                raise UserError(
+                    f"guidance.{name}: {objective.word} is of a committee, and the learner is "
+                    "alone: the loop has one with mining.split=cross_fit and real images, or "
+                    "learner.committee, 'activegen generate' with --model given several times; or "
+                    "write 'of: learner'"
+                )
+
+
+def objectives(specs: Sequence[TermSpec]) -> list[ObjectiveWords]:
+    """All that the terms of a way ascend, in their order."""
+    return [o for spec in specs for o in getattr(spec.body, "objectives", ())]
 
 
 def _region(word: str) -> Region:

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, TypeVar
+
+import numpy as np
 
 from activegen.loop.rounds import VAL, GoOn
 from activegen.loop.settings import ArmSettings, LoopSettings
-from activegen.proof.curves import Amount, Track, amount_needed, curve, worth
+from activegen.proof.curves import Amount, Track, amount_needed, curve, times_fewer, worth
 from activegen.proof.statistics import Comparison, Figures, holm
 from activegen.proof.statistics import compare as compared
 from activegen.proof.stopping import Standing, StopRule, standing
@@ -18,6 +20,8 @@ from activegen.records import UserError
 LEAST = StopRule.least  # rounds without which the stop rule says nothing
 REFERENCE = ("real_only", "unguided")  # names of the arms that others are compared with
 NO_DIFFERENCE: dict[str, Any] = {"difference": None, "interval": None}
+NO_VERDICT = "no verdict"
+FEWER = 0.95  # of the other's images: an arm with less has its number in the verdict's words
 Arms = Mapping[str, ArmSettings]
 Results = Mapping[int, Mapping[str, Any]]  # by seed, by arm, as in result.json
 T = TypeVar("T")
@@ -53,10 +57,33 @@ def pairs_of(arms: Arms) -> list[tuple[str, str]]:
     return pairs
 
 
+def steps_of(arms: Arms) -> list[tuple[str, str]]:
+    """(arm, the one before it): one step of an ablation each, where `pairs_of` has it not.
+
+    The one before it is the last that generates, with the same real images and changed keys. Ours.
+    """
+    known, steps = pairs_of(arms), []
+    generating = {name: of for name, of in arms.items() if of.generate != "none"}
+    for arm, of in generating.items():
+        earlier = list(generating)[: list(generating).index(arm)]
+        like = [other for other in earlier if _beside(generating[other]) == _beside(of)]
+        if like and not {(arm, like[-1]), (like[-1], arm)} & set(known):
+            steps.append((arm, like[-1]))
+    return steps
+
+
+def _beside(of: ArmSettings) -> tuple[Any, ...]:
+    """What two arms of a step have in common."""
+    return of.real, of.more_real, of.changes
+
+
 def stated(
     recipe: Recipe, results: Results, seconds_per_arm: float | None = None
 ) -> dict[str, Any]:
     """Figures of each arm, differences with their verdicts, curves, amounts, the stop rule.
+
+    Verdicts of "comparisons" hold together by Holm's correction, and so, apart from them, do those
+    of "step_by_step": steps ask about the order of arms, and shall not cost the others power.
 
     Args:
         recipe: whose arms they are of.
@@ -69,9 +96,11 @@ def stated(
     by_arm = {name: {s: r[name] for s, r in results.items() if name in r} for name in arms}
     base, unguided = baseline_of(recipe.arms), unguided_of(recipe.arms)
     figures = {name: _figures(of) for name, of in by_arm.items()}
-    comparisons = holm(
-        [_pair(figures, *pair) for pair in pairs_of(recipe.arms) if _common(by_arm, *pair)]
-    )
+
+    def family(pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        found = _family(figures, pairs).values()
+        return [_told(of, _fewer(of, arms, by_arm)) for of in found]
+
     notices = []
     if not recipe.loop.restart and any(of.generate != "none" for of in arms.values()):
         notices.append(
@@ -84,7 +113,8 @@ def stated(
         "baseline": base,
         "unguided": unguided,
         "arms": {name: _arm(name, arms, by_arm, base, unguided, _more_real(arms)) for name in arms},
-        "comparisons": [_told(of) for of in comparisons],
+        "comparisons": family(pairs_of(recipe.arms)),
+        "step_by_step": family(steps_of(recipe.arms)),
         "stop": _stops(arms, by_arm, unguided),
         "equal_seconds": at_equal_seconds(recipe, results, seconds_per_arm),
         "notices": notices,
@@ -96,11 +126,14 @@ def at_equal_seconds(
 ) -> dict[str, Any]:
     """The same comparison with every arm cut off after the same seconds; nothing is trained again.
 
-    An arm's figure is that of its last evaluated round whose learner was trained by then. Seconds
-    are those of its complete rounds as they were measured, so they are of the machine, and without
-    what is done once for all arms (the training of the judge of labels). A round that was
-    interrupted counts what the process took that ended it. What an arm does not use up is not
-    given to it. Ours.
+    Where each round trains a new learner to its end (``loop.restart``), an arm's figure lies on the
+    straight way between its last evaluated round whose learner was trained by then and the next.
+    Where the learner goes on, it is that of the last round; this learner lacks steps and the end of
+    its learning-rate schedule, so an arm that is cut off has no verdict. Two arms that are not have
+    the verdict that they have without limits. Seconds are those of complete rounds as they were
+    measured, so they are of the machine, and without what is done once for all arms (the training
+    of the judge of labels). A round that was interrupted counts what the process took that ended
+    it. What an arm does not use up is not given to it. Ours.
 
     Args:
         recipe: whose arms they are of.
@@ -113,6 +146,7 @@ def at_equal_seconds(
         "figures" and the "seconds" until they were reached, and whether that was the "whole" arm;
         "comparisons". Arms that have no figure by then are missing.
     """
+    anew = recipe.loop.restart
     tracks = {
         name: {s: _by_seconds(r[name]) for s, r in results.items() if name in r}
         for name in recipe.arms
@@ -124,16 +158,21 @@ def at_equal_seconds(
         for s, of in results.items()
         if of
     }
-    cut = {
-        name: {s: reached for s, of in mine.items() if (reached := _until(of, limits[s])) > 0}
+    reached = {
+        name: {s: at for s, of in mine.items() if (at := _reached(of, limits[s], anew)) is not None}
         for name, mine in tracks.items()
     }
-    cut = {name: mine for name, mine in cut.items() if mine}
-    figures = {
-        name: {s: tracks[name][s].figures[count - 1] for s, count in mine.items()}
-        for name, mine in cut.items()
+    reached = {name: mine for name, mine in reached.items() if mine}
+    whole = {
+        name: all(of.amounts[-1] <= limits[s] for s, of in tracks[name].items()) for name in reached
     }
+    figures = {name: {s: figure for s, (_, figure) in of.items()} for name, of in reached.items()}
     pairs = [pair for pair in pairs_of(recipe.arms) if _common(figures, *pair)]
+    cut = {pair: [arm for arm in pair if not whole[arm]] for pair in pairs}
+    ends = {name: {s: of.figures[-1] for s, of in mine.items()} for name, mine in tracks.items()}
+    found = _family(ends, pairs_of(recipe.arms))
+    if anew:
+        found |= _family(figures, [pair for pair in pairs if cut[pair]])
     return {
         "seconds": limits,
         "given": seconds is not None,
@@ -141,13 +180,31 @@ def at_equal_seconds(
             name: {
                 "mean": fmean(mine.values()),
                 "figures": mine,
-                "seconds": {s: tracks[name][s].amounts[n - 1] for s, n in cut[name].items()},
-                "whole": all(n == len(tracks[name][s].amounts) for s, n in cut[name].items()),
+                "seconds": {s: seconds for s, (seconds, _) in reached[name].items()},
+                "whole": whole[name],
             }
             for name, mine in figures.items()
         },
-        "comparisons": [_told(of) for of in holm([_pair(figures, *pair) for pair in pairs])],
+        "comparisons": [
+            _without_verdict(*pair, _common(figures, *pair), cut[pair])
+            if cut[pair] and not anew
+            else _told(found[pair])
+            for pair in pairs
+        ],
     }
+
+
+def _without_verdict(
+    arm: str, baseline: str, seeds: Sequence[int], cut: Sequence[str]
+) -> dict[str, Any]:
+    """Of arms whose learners lack steps; their difference would say more of that than of them."""
+    words = (
+        f"{arm} against {baseline}: {NO_VERDICT}, since {' and '.join(cut)} would be cut off with "
+        "fewer optimiser steps and an unfinished learning-rate schedule; loop.restart=true trains "
+        "each round to its end."
+    )
+    empty = asdict(Comparison(arm, baseline, tuple(seeds), 0.0, NO_VERDICT))
+    return {**empty, "difference": None, "images": None, "words": words}
 
 
 def _cheapest(
@@ -158,9 +215,15 @@ def _cheapest(
     return min([ends[name] for name in generating if name in ends] or ends.values())
 
 
-def _until(track: Track, seconds: float) -> int:
-    """How many points a track has by then."""
-    return sum(amount <= seconds for amount in track.amounts)
+def _reached(track: Track, limit: float, between: bool) -> tuple[float, float] | None:
+    """Seconds and figure of the last point by then, or of the way to the next; None without one."""
+    count = sum(amount <= limit for amount in track.amounts)
+    if not count:
+        return None
+    if between:
+        end = min(limit, track.amounts[-1])
+        return end, float(np.interp(end, track.amounts, track.figures))
+    return track.amounts[count - 1], track.figures[count - 1]
 
 
 def _arm(
@@ -178,6 +241,13 @@ def _arm(
     )
     others = [other for other in (base, unguided) if other and other in by_arm and other != name]
     drawn = settings.generate != "none"
+    needed = {
+        other: _if_possible(lambda other=other: _needed(by_images, by_arm[other]))
+        for other in others
+        if drawn
+    }
+    fewer = needed.get(unguided or "")
+    plenty = _most_unguided(arms, by_arm, unguided)
     real_alone = base in arms and arms[base].generate == "none" and not arms[base].more_real
     return {
         "settings": asdict(settings),
@@ -190,18 +260,17 @@ def _arm(
         "proposed": {seed: of["proposed"] for seed, of in mine.items()},
         "steps": sorted({of["steps"] for of in mine.values()}),
         "stopped": {seed: at for seed, of in mine.items() if (at := stopped_after(of)) is not None},
-        "cost": _cost(mine),
+        "cost": cost(mine),
         "curves": {
             "images": _if_possible(lambda: asdict(curve(by_images))),
             "seconds": _if_possible(lambda: asdict(curve(by_seconds))),
         },
         "images_to_reach": {
-            other: _amount(lambda other=other: _needed(by_images, by_arm[other]))
-            for other in others
-            if drawn
+            other: asdict(of) if of is not None else None for other, of in needed.items()
         },
-        "worth_in_unguided": _amount(lambda: _worth(by_images, by_arm[unguided or ""]))
-        if drawn and unguided in others
+        "times_fewer": _times_fewer(fewer, mine, by_arm[unguided or ""]) if fewer else None,
+        "worth_in_unguided": _amount(lambda: _worth(by_images, by_arm[plenty or ""]))
+        if drawn and plenty and name not in (plenty, unguided)
         else None,
         "worth_in_real": _amount(lambda: _worth_in_real(by_images, by_arm, base, more_real or ""))
         if drawn and more_real is not None and real_alone
@@ -222,8 +291,16 @@ def jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _common(by_arm: Mapping[str, Mapping[int, Any]], arm: str, other: str) -> list[int]:
+def _common(by_arm: Mapping[str, Mapping[int, object]], arm: str, other: str) -> list[int]:
     return sorted(set(by_arm.get(arm, ())) & set(by_arm.get(other, ())))
+
+
+def _family(
+    figures: Mapping[str, Figures], pairs: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Comparison]:
+    """By pair, with verdicts that hold together; those that have a seed in common."""
+    found = holm([_pair(figures, *pair) for pair in pairs if _common(figures, *pair)])
+    return {(of.arm, of.baseline): of for of in found}
 
 
 def _pair(figures: Mapping[str, Figures], arm: str, other: str) -> Comparison:
@@ -275,20 +352,37 @@ def _difference(figures: Mapping[str, Figures], arm: str, other: str) -> dict[st
     return {key: seen[key] for key in NO_DIFFERENCE}
 
 
-def _cost(mine: Mapping[int, Any]) -> dict[str, Any]:
-    """Means over the seeds, in seconds; images a second, those that were rejected too."""
-    phases: dict[str, float] = {}
-    for of in mine.values():
-        for summary in of["rounds"]:
-            for phase, seconds in summary["seconds"].items():
-                phases[phase] = phases.get(phase, 0.0) + seconds / len(mine)
-    drawn = fmean(of["proposed"] for of in mine.values())
-    drawing = phases.get("generate", 0.0)
+def cost(mine: Mapping[Any, Any]) -> dict[str, Any]:
+    """Seconds, means over the seeds and medians, which one slow seed does not rule; images a
+    second, those that were rejected too, are a median.
+
+    Args:
+        mine: results of one arm by seed.
+    """
+    spent = [_phases(of) for of in mine.values()]
+    names = list(dict.fromkeys(name for of in spent for name in of))
+    phases = {name: [of.get(name, 0.0) for of in spent] for name in names}
+    whole = [sum(of.values()) for of in spent]
+    paces = [
+        result["proposed"] / of["generate"]
+        for result, of in zip(mine.values(), spent, strict=True)
+        if of.get("generate")
+    ]
     return {
-        "seconds": sum(phases.values()),
-        "phases": phases,
-        "images_per_second": drawn / drawing if drawing else None,
+        "seconds": fmean(whole),
+        "phases": {name: fmean(of) for name, of in phases.items()},
+        "median_seconds": median(whole),
+        "median_phases": {name: median(of) for name, of in phases.items()},
+        "images_per_second": median(paces) if paces else None,
     }
+
+
+def _phases(result: Mapping[str, Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for summary in result["rounds"]:
+        for phase, seconds in summary["seconds"].items():
+            found[phase] = found.get(phase, 0.0) + seconds
+    return found
 
 
 def _measured(result: Mapping[str, Any], amounts: Sequence[float]) -> Track:
@@ -328,8 +422,19 @@ def _by_seconds(result: Mapping[str, Any]) -> Track:
 
 
 def _needed(tracks: Mapping[int, Track], other: Mapping[int, Any]) -> Amount:
-    """Images to reach the mean of the other at its end."""
-    return amount_needed(tracks, fmean(_figures(other).values()))
+    """Images to reach the mean of the other at its end, of the seeds that both have."""
+    ends = _figures(other)
+    seeds = sorted(set(tracks) & set(ends))
+    return amount_needed({s: tracks[s] for s in seeds}, {s: ends[s] for s in seeds})
+
+
+def _times_fewer(
+    needed: Amount, mine: Mapping[int, Any], unguided: Mapping[int, Any]
+) -> dict[str, Any] | None:
+    """How many times as many images unguided had for the same figure."""
+    count = fmean(unguided[s]["images"] for s in set(mine) & set(unguided))
+    found = times_fewer(needed, count)
+    return None if found is None else asdict(found)
 
 
 def _worth(tracks: Mapping[int, Track], other: Mapping[int, Any]) -> Amount:
@@ -355,6 +460,24 @@ def _worth_in_real(
 def _more_real(arms: Arms) -> str | None:
     found = [name for name, of in arms.items() if of.generate == "none" and of.more_real]
     return _first(found) if found else None
+
+
+def _most_unguided(
+    arms: Arms, by_arm: Mapping[str, Mapping[int, Any]], unguided: str | None
+) -> str | None:
+    """Of unguided and arms that are the same with another budget, the one with the most images."""
+    if unguided is None or unguided not in by_arm:
+        return None
+    plain = replace(arms[unguided], changes={})
+    more = [
+        name
+        for name, of in arms.items()
+        if replace(of, changes={}) == plain
+        and {key.removeprefix("segmentation.") for key in of.changes} == {"proposal.budget"}
+    ]
+    return max(
+        [unguided, *more], key=lambda name: fmean(of["images"] for of in by_arm[name].values())
+    )
 
 
 def _stops(
@@ -427,8 +550,25 @@ def _rounds(mine: Mapping[int, Any]) -> dict[int, float]:
     return {k: fmean(values) for k, values in found.items() if len(values) == len(mine)}
 
 
-def _told(comparison: Comparison) -> dict[str, Any]:
-    return {**asdict(comparison), "words": comparison.words}
+def _fewer(
+    of: Comparison, arms: Arms, by_arm: Mapping[str, Mapping[int, Any]]
+) -> dict[str, int] | None:
+    """Images of two arms that generate, where one has clearly fewer; means over the pairs."""
+    pair = (of.arm, of.baseline)
+    if any(arms[name].generate == "none" for name in pair):
+        return None
+    counts = {name: fmean(by_arm[name][s]["images"] for s in of.seeds) for name in pair}
+    if min(counts.values()) >= FEWER * max(counts.values()):
+        return None
+    return {name: round(count) for name, count in counts.items()}
+
+
+def _told(comparison: Comparison, images: Mapping[str, int] | None = None) -> dict[str, Any]:
+    words = comparison.words
+    if images is not None:
+        ours, theirs = (images[name] for name in (comparison.arm, comparison.baseline))
+        words += f" {comparison.arm} learnt from {ours} synthetic images, against {theirs}."
+    return {**asdict(comparison), "images": images, "words": words}
 
 
 def _amount(find: Callable[[], Amount]) -> dict[str, Any] | None:

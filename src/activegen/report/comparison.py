@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from activegen.recipes.comparing import FILE
+from activegen.recipes.verdicts import cost
 from activegen.records import UserError, choose
 from activegen.report.measures import MEASURES
 from activegen.report.page import environment, flat
@@ -31,6 +32,11 @@ DIAGNOSTICS = {  # title by name; shares in per cent, others with so many digits
     "learner_cross_entropy": ("Learner's cross-entropy", 3),
 }
 VERDICTS = {"helps": "yes", "hurts": "no"}  # how a row looks
+HOLM = "p and verdicts are after Holm's correction; an interval is of its comparison alone, without"
+CONFOUNDED = (
+    "Points with fewer images had fewer optimiser steps too (loop.restart is false), so these "
+    "numbers mix images with steps."
+)
 
 
 def write_comparison(folder: Path) -> Path:
@@ -66,6 +72,8 @@ def _content(made: Mapping[str, Any]) -> dict[str, Any]:
         "measure": measure,
         "verdicts": VERDICTS,
         "tables": _tables(made["comparisons"]),
+        "steps": made.get("step_by_step", []),
+        "confounded": "" if made["settings"]["loop"]["restart"] else CONFOUNDED,
         "equal": equal,
         "equal_seconds": seconds_given(equal) if equal else "",
         "equal_tables": _tables(equal["comparisons"]) if equal else {},
@@ -84,9 +92,12 @@ def _content(made: Mapping[str, Any]) -> dict[str, Any]:
         "by_seconds": curves("seconds", "seconds, until a learner was trained"),
         "classes": list(next(iter(arms.values()))["per_class"]),
         "facts": first,
-        "phases": list(dict.fromkeys(p for arm in arms.values() for p in arm["cost"]["phases"])),
+        "costs": (costs := medians(made)),
+        "phases": list(dict.fromkeys(p for of in costs.values() for p in of["median_phases"])),
         "between": between,
         "amount": amount,
+        "p_of": p_of,
+        "verdict_of": verdict_of,
         "recipe": yaml.safe_dump(made["settings"], sort_keys=False, allow_unicode=True),
         "environment": flat(made["environment"]),
         "compact": lambda value: json.dumps(value, ensure_ascii=False),
@@ -140,6 +151,38 @@ def seconds_given(equal: Mapping[str, Any]) -> str:
     return f"what the cheapest arm that generates takes with the same seed, {ends} seconds"
 
 
+def medians(made: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """`cost` of each arm; of a comparison of before too, whose file has but means."""
+    return {
+        name: cost({seed: of[name] for seed, of in made["runs"].items() if name in of})
+        for name in made["arms"]
+    }
+
+
+def p_of(comparison: Mapping[str, Any]) -> str:
+    """After Holm's correction; a dash where there is none.
+
+    >>> p_of({"adjusted_p": 0.00123}), p_of({"adjusted_p": None}) == NONE
+    ('0.0012', True)
+    """
+    p = comparison["adjusted_p"]
+    return NONE if p is None else f"{p:.2g}"
+
+
+def verdict_of(comparison: Mapping[str, Any]) -> str:
+    """With the numbers of images where one arm has clearly fewer.
+
+    >>> few = {"arm": "guided", "baseline": "unguided", "images": {"guided": 10, "unguided": 576}}
+    >>> verdict_of({**few, "verdict": "helps"})
+    'helps, with 10 images against 576'
+    """
+    images = comparison.get("images")
+    if not images:
+        return comparison["verdict"]
+    ours, theirs = (images[comparison[side]] for side in ("arm", "baseline"))
+    return f"{comparison['verdict']}, with {ours} images against {theirs}"
+
+
 def between(interval: Mapping[str, float] | None) -> str:
     """An interval of a difference, in points; a dash without one.
 
@@ -153,18 +196,22 @@ def between(interval: Mapping[str, float] | None) -> str:
 
 
 def amount(of: Mapping[str, Any] | None, digits: int = 0) -> str:
-    """How much it takes, with its interval; "not reached" where all was not enough.
+    """How much it takes, with its interval; "not reached" where all measured is too little.
 
     >>> amount({"value": 40.2, "low": 31.0, "high": None})
     '40 (31 to more than measured)'
     >>> amount({"value": 192.0, "low": 0.0, "high": 192.0, "at_most": True})
     'at most 192 (0 to 192)'
+    >>> amount({"value": None, "low": 450.0, "high": None})
+    'not reached (450 to more than measured)'
     """
     if of is None:
         return NONE
     if of["value"] is None:
-        return "not reached"
-    told = ("at most " if of.get("at_most") else "") + f"{of['value']:.{digits}f}"
+        told = "not reached"
+    else:
+        bound = "at most " if of.get("at_most") else "at least " if of.get("at_least") else ""
+        told = bound + f"{of['value']:.{digits}f}"
     if of["low"] is None:
         return told
     high = "more than measured" if of["high"] is None else f"{of['high']:.{digits}f}"

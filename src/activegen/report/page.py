@@ -24,6 +24,7 @@ from activegen.report.plots import (
 from activegen.report.real import Recorded, Reference
 from activegen.report.words import duration, flops, percent, points
 
+RANKED = {"all": "all accepted images", "image": "its image"}  # reliability, among what
 PHASES = ("train", "evaluate", "mine", "generate", "wait", "judge")
 
 
@@ -104,7 +105,7 @@ def _content(facts: Facts, reference: Reference) -> dict[str, Any]:
         "classes": _class_rows(facts, arms),
         "albums": albums,
         "legend": legend(albums),
-        "among_all": among_all,
+        "ranked_among": " or ".join(dict.fromkeys(RANKED[ranked_among(facts, a)] for a in drawing)),
         "captions": {f.caption for album in albums for card in album.cards for f in card.frames},
         "environment": flat(facts.environment),
     }

@@ -104,7 +104,16 @@ class Augmentation:
 
 
 class _Crop(v2.RandomResizedCrop):
-    """torchvision takes masks by a rule that moves them up and left by half a pixel."""
+    """A piece of this share of the area at least, of the image's proportions up to 3/4 and 4/3.
+
+    Differs from torchvision, whose pieces have proportions of 3/4 to 4/3 whatever the image has and
+    stretch one that is not square; and which takes masks by a rule that moves them up and left by
+    half a pixel.
+    """
+
+    def __init__(self, size: tuple[int, int], smallest: float):
+        own = size[1] / size[0]
+        super().__init__(size, (smallest, 1.0), (3 / 4 * own, 4 / 3 * own), antialias=True)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if not isinstance(inpt, Mask):
@@ -133,7 +142,7 @@ def _quarter_turn(view: Tensor) -> Tensor:
 
 
 def _crop(smallest: float) -> Change:
-    return PerGroup(lambda size: _Crop(size, (smallest, 1.0), antialias=True), group=2)
+    return PerGroup(lambda size: _Crop(size, smallest), group=2)
 
 
 def _zoom(smallest: float, largest: float) -> Change:
@@ -143,7 +152,7 @@ def _zoom(smallest: float, largest: float) -> Change:
         lambda size: v2.Compose(
             [
                 v2.RandomZoomOut(fill, (1.0, largest), p=0.5),
-                _Crop(size, (smallest, 1.0), antialias=True),
+                _Crop(size, smallest),
             ]
         ),
         group=2,

@@ -162,8 +162,9 @@ def _layers(model: nn.Module) -> list[_Place]:
     ]
     if not places:
         raise UserError(
-            "the task model has no dropout layer (torch.nn.Dropout); give a rate, which drops "
-            "inputs of its last layer, or a network with dropout, or a committee of several models"
+            "the task model has no dropout layer (torch.nn.Dropout) that drops anything: in a "
+            "recipe choose a learner.network that has one, as 'small' has, or score the committee "
+            "(of: committee); in Python give a rate, which drops inputs of the last layer"
         )
     return places
 

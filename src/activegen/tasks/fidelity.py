@@ -8,6 +8,8 @@ from torch import Tensor
 
 from activegen.records import UserError
 
+NEIGHBOURS = 5
+
 
 @dataclass(frozen=True)
 class Fidelity:
@@ -26,15 +28,36 @@ class Fidelity:
     coverage: float
 
 
-def fidelity(real: Float[Tensor, "n d"], generated: Float[Tensor, "m d"], k: int = 5) -> Fidelity:
+def fidelity(
+    real: Float[Tensor, "n d"],
+    generated: Float[Tensor, "m d"],
+    k: int = NEIGHBOURS,
+    count: int | None = None,
+    seed: int = 0,
+) -> Fidelity:
     """Precision, recall, density and coverage with neighbourhoods out to the k-th neighbour.
 
     Kynkäänniemi et al. (2019), https://arxiv.org/abs/1904.06991; Naeem et al. (2020),
     https://arxiv.org/abs/2002.09797.
 
+    All depend on the numbers of images, coverage the most: of 1000 real images 96 generated ones
+    of the same distribution cover 0.4, and 1152 cover 0.98. Figures of equal numbers alone may be
+    compared, which ``count`` makes.
+
+    Args:
+        real, generated: features.
+        k: neighbours.
+        count: generated images that are taken, drawn by ``seed``; None takes all.
+        seed: of that choice.
+
     Raises:
-        UserError: fewer than ``k + 1`` images on either side.
+        UserError: fewer than ``k + 1`` images on either side, or fewer than ``count``.
     """
+    if count is not None:
+        if count > len(generated):
+            raise UserError(f"{count} generated images are asked for; there are {len(generated)}")
+        order = torch.randperm(len(generated), generator=torch.Generator().manual_seed(seed))
+        generated = generated[order[:count].to(generated.device)]
     if min(len(real), len(generated)) <= k:
         raise UserError(f"{k} neighbours need at least {k + 1} images on either side")
     across = torch.cdist(real, generated)
