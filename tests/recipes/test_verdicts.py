@@ -285,6 +285,8 @@ def test_what_is_compared_with_what() -> None:
     assert unguided_of({"a": GUIDED, "b": PLAIN, "unguided": PLAIN}) == "unguided"
     assert unguided_of({"a": ArmSettings("plain", real=False)}) is None
     assert pairs_of({"a": PLAIN, "b": GUIDED}) == [("b", "a")]
+    asked = ArmSettings("selected", by="disagreement", of="committee")
+    assert pairs_of({"a": asked, "b": NONE}) == [("a", "b")]
 
 
 def test_what_changes_keys_is_compared_with_the_same_without() -> None:

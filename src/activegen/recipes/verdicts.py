@@ -30,7 +30,9 @@ T = TypeVar("T")
 def baseline_of(arms: Arms) -> str:
     """The arm that all others are compared with: real images alone, or the first."""
     alone = [
-        name for name, of in arms.items() if of == ArmSettings("none", of.judge, of.pool, of.by)
+        name
+        for name, of in arms.items()
+        if of.generate == "none" and not of.more_real and not of.changes
     ]
     return _first([name for name in arms if name == REFERENCE[0]] + alone + list(arms))
 
