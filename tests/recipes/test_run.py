@@ -321,7 +321,9 @@ def test_trained_models_join_the_committee(settings: dict, tmp_path: Path) -> No
     run = Run(parse(recipe | {"learner": learner}), tmp_path / "run")
     result = run.carry_out()
     assert result["arms"]["active"]["proposed"] == 4
-    assert [weights_hash(member) for member in run.members] == [weights_hash(run.trained(weights))]
+    assert [weights_hash(member) for member in run.checkpoints] == [
+        weights_hash(run.trained(weights))
+    ]
     without = parse(recipe | {"learner": {"network": "small"}})
     assert without.fingerprint == parse(recipe).fingerprint != run.recipe.fingerprint
     gone = {**learner, "committee": [{"weights": str(tmp_path / "gone.safetensors")}]}

@@ -105,7 +105,7 @@ class Parts:
         executor: carries out the drawing.
         source: makes the same again in another process, where the executor draws there; it is
             pickled, and what it makes is kept as long as it stays equal. None draws with these.
-        members: of every committee, trained elsewhere.
+        checkpoints: trained models that are in every committee.
     """
 
     task: Task
@@ -123,7 +123,7 @@ class Parts:
     executor: Executor = field(default_factory=LocalExecutor)
     source: "Callable[[], Parts] | None" = None
     val: Real | None = None
-    members: Callable[[], tuple[TaskModel, ...]] = tuple
+    checkpoints: Callable[[], tuple[TaskModel, ...]] = tuple
 
 
 def always(past: Sequence[Mapping[str, Any]]) -> bool:
@@ -549,7 +549,7 @@ class _Run:
 
     def _committee(self) -> tuple[TaskModel, ...]:
         own = tuple(self.learners[name].averaged for name in sorted(self.learners))
-        return (*own, *self.parts.members())
+        return (*own, *self.parts.checkpoints())
 
     def _earlier(self, number: int) -> Tensor:
         images = [from_png(s.image) for s, _ in self.store.accepted(before_round=number)]

@@ -43,9 +43,9 @@ def draw(run: Run, checkpoints: Sequence[Path], count: int) -> list[Verdict]:
     if count < 1:
         raise UserError(f"--count is {count}; give at least 1")
     run.check()
-    check_committee(run.recipe.guidance, len(checkpoints) + len(run.members))
+    check_committee(run.recipe.guidance, len(checkpoints) + len(run.checkpoints))
     learner, *others = [run.trained(checkpoint) for checkpoint in checkpoints]
-    committee = (learner, *others, *run.members)
+    committee = (learner, *others, *run.checkpoints)
     made_of = fingerprint([run.recipe.fingerprint, run.data.fingerprint, run.place.fingerprint])
     more = [[weights_hash(other) for other in others]] if others else []
     state = fingerprint([made_of, weights_hash(learner), count, *more])

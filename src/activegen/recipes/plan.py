@@ -14,9 +14,7 @@ from torch import Tensor
 from activegen.diffusion.levels import Level
 from activegen.diffusion.model import Conditioning
 from activegen.diffusion.sampling import Batch, sample
-from activegen.guidance import MemoryBank
 from activegen.loop.proposing import PLAIN, Origin
-from activegen.loop.rounds import Learners
 from activegen.loop.settings import ArmSettings
 from activegen.recipes.run import Run
 from activegen.recipes.steering import Models, climbing, gradients, passes
@@ -201,9 +199,10 @@ def _denoiser_step(run: Run, count: int) -> float:
 
 def _gradient(run: Run, count: int, picture: float) -> float:
     """Seconds for an image of a step in which guidance climbs; 0 where none does."""
-    network = run.network().to(run.device).eval()
-    learners = Learners(network, (network,) * (1 + run.recipe.mining.folds), MemoryBank())
-    moves = climbing(run.recipe.guidance, Models(learners, lambda: network))
+    learners = run.untrained()
+    moves = climbing(run.recipe.guidance, Models(learners, lambda: learners.main))
+    if not moves:
+        return 0.0
     batch = _batch(run, count)
     once = replace(batch, sampling=replace(batch.sampling, num_steps=1), reading=None)
     with tempfile.TemporaryDirectory() as folder:
@@ -213,7 +212,7 @@ def _gradient(run: Run, count: int, picture: float) -> float:
         _timed(lambda move=move: sample(once, [move], decode, micro_batch=micro_batch))
         for move in moves
     ]
-    return max(sum(each) / len(each) / count - picture, 0.0) if each else 0.0
+    return max(sum(each) / len(each) / count - picture, 0.0)
 
 
 def _picture(run: Run) -> float:

@@ -141,13 +141,12 @@ class Run:
                 place.check()
         classes = self.data.train.classes
         _ = self.task
-        network = self.network().to(self.device)
-        learners = Learners(network, (network, network), MemoryBank())
-        stand_in = network if self.judging.network else None  # the judge is not trained here
+        learners = self.untrained()
+        stand_in = learners.main if self.judging.network else None  # the judge is not trained here
         steering.terms(self.recipe.guidance, steering.Models(learners, lambda: stand_in))
         steering.check_gradients(self.recipe.guidance, self.recipe.sampling.num_steps)
         self._check_committees()
-        _ = self.members
+        _ = self.checkpoints
         if self.generates:
             masks = self.recipe.segmentation
             together = masks.text.per_image[1] if masks and masks.text else 1
@@ -340,8 +339,7 @@ class Run:
             _ = self.label_model
         if self.generates:
             self.decoder(self.model())
-            network = self.network()
-            self.ways(Learners(network, (network, network), MemoryBank()))  # the teacher
+            self.ways(self.untrained())  # the teacher
 
     @cached_property
     def device(self) -> torch.device:
@@ -362,6 +360,11 @@ class Run:
             return first
         second = self._network(spec.network, spec.pretrained, "learner", 1)
         return Pair(cast(Segmenter, first), cast(Segmenter, second))
+
+    def untrained(self) -> Learners:
+        """Stand-ins for the learners of a round, to look at ways of drawing or to time them."""
+        network = self.network().to(self.device).eval()
+        return Learners(network, (network,) * (1 + self.recipe.mining.folds), MemoryBank())
 
     def learner(self, arm: str = "") -> Learner:
         """An untrained learner; its first weights are the same in each arm."""
@@ -521,7 +524,7 @@ class Run:
             seed=recipe.seed,
             executor=self.executor(arm, elsewhere),
             source=None if elsewhere is None else self._source(arm),
-            members=lambda: self.members,
+            checkpoints=lambda: self.checkpoints,
         )
 
     def executor(self, arm: str, elsewhere: Executor | None = None) -> WatchedExecutor:
@@ -552,7 +555,7 @@ class Run:
         return generator.decoder(self.recipe.model.decoder, model, self.data.train, folder, of)
 
     @cached_property
-    def members(self) -> tuple[TaskNetwork, ...]:
+    def checkpoints(self) -> tuple[TaskNetwork, ...]:
         """Trained models of every committee.
 
         Raises:
@@ -757,6 +760,11 @@ class _Changed(Run):
     @cached_property
     def _members(self) -> tuple[TaskNetwork, ...]:
         return self._whole._members
+
+    @cached_property
+    def checkpoints(self) -> tuple[TaskNetwork, ...]:
+        """Trained models of every committee."""
+        return self._whole.checkpoints
 
     def model(self) -> StableDiffusion:
         """The diffusion model, loaded once."""
