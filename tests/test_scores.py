@@ -23,6 +23,7 @@ from activegen.scores import (
     margin,
     model_change,
     per_image,
+    teacher_student,
     vote_entropy,
     within,
 )
@@ -235,6 +236,17 @@ def test_entropy_from_the_logits():
     z = logits[0].double()
     expected = z.logsumexp(1) - (z.softmax(1) * z).sum(1)
     torch.testing.assert_close(entropy(Prediction(logits), target), expected.float())
+
+
+def test_the_last_member_teaches():
+    p = torch.tensor([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]])  # two students, and a teacher
+    logits, zero = p.log().unsqueeze(1), torch.tensor([0])
+    value = teacher_student(Prediction(logits), zero)
+    torch.testing.assert_close(value, torch.tensor([math.log(0.9) - math.log(0.4)]))
+    torch.testing.assert_close(teacher_student(Prediction(logits[:1]), zero), torch.zeros(1))
+    lost = torch.tensor([[[-5.0, 5.0]], [[5.0, -5.0]]])  # beyond the cap of the student
+    value = teacher_student(Prediction(lost), zero)
+    torch.testing.assert_close(value, torch.tensor([2.3]), atol=1e-3, rtol=0)
 
 
 def test_votes_by_hand():

@@ -21,6 +21,7 @@ from activegen.records import IGNORE, Logits, Prediction, Scores, Target, UserEr
 
 Map = Float[Tensor, "b *space"]  # one number per pixel; without space one per image
 TINY = 1e-20  # below this a square root has no slope
+CAP = 2.3  # nats; the loss of a target at 10 % probability
 
 
 class PerPixel:
@@ -31,6 +32,7 @@ class PerPixel:
         of_image: one number per image; by default the mean of its pixels.
         differentiable: may steer; without, it ranks finished images only.
         of_several: says something of several members alone, and 0 of one.
+        of_teacher: its last member is a teacher.
     """
 
     __name__: str
@@ -41,10 +43,12 @@ class PerPixel:
         of_image: Callable[[Prediction, Target], Tensor] | None = None,
         differentiable: bool = True,
         of_several: bool = False,
+        of_teacher: bool = False,
     ):
         functools.update_wrapper(self, of_pixels)
         self._of_pixels, self._of_image = of_pixels, of_image
-        self.differentiable, self.of_several = differentiable, of_several
+        self.differentiable = differentiable
+        self.of_several, self.of_teacher = of_several, of_teacher
 
     def __call__(self, prediction: Prediction, target: Target) -> Scores:
         """One number per image, higher = more informative; 0 without a pixel that counts.
@@ -166,6 +170,29 @@ def cross_entropy(prediction: Prediction, target: Target) -> Map:
     return -_of_target(consensus(prediction.logits), target)
 
 
+def hard_and_known(
+    student: Prediction, teacher: Prediction, target: Target, weight: float = 1.0, cap: float = CAP
+) -> Map:
+    """What `teacher_student` says of each pixel, with its numbers free, of two predictions."""
+    hard = cross_entropy.map(student, target).clamp(max=cap)
+    return hard - weight * cross_entropy.map(teacher, target)
+
+
+@functools.partial(PerPixel, of_teacher=True)
+def teacher_student(prediction: Prediction, target: Target) -> Map:
+    """Hard for the student and known to the teacher, in nats, at most 2.3.
+
+        min(CE(student, target), 2.3) - CE(teacher, target)
+
+    The last member is the teacher, the others together are the student; of a single member, which
+    is both, it is 0 up to the cap and negative beyond. Ours; Kniesel et al. (2025),
+    https://arxiv.org/abs/2503.09221, say of the student's loss alone that it destroys the class.
+    """
+    logits = prediction.logits
+    student = Prediction(logits[:-1] if len(logits) > 1 else logits)
+    return hard_and_known(student, Prediction(logits[-1:]), target)
+
+
 @PerPixel
 def label_margin(prediction: Prediction, target: Target) -> Map:
     """Lead of the best other class over the target, in log-probability; above 0 = misclassified.
@@ -235,6 +262,7 @@ SCORES: dict[str, PerPixel] = {
     "least_confidence": least_confidence,
     "margin": margin,
     "model_change": model_change,
+    "teacher_student": teacher_student,
     "vote_entropy": vote_entropy,
 }
 

@@ -9,7 +9,7 @@ import torch
 
 from activegen.data.images import RealImages
 from activegen.data.scenes import RealScenes
-from activegen.data.splits import by_hash, few_shot, folds, held_out
+from activegen.data.splits import bags, by_hash, few_shot, folds, held_out
 from activegen.records import UserError
 
 LABELS = tuple([0] * 20 + [1] * 7 + [2] * 40)
@@ -86,6 +86,50 @@ def test_folds_need_an_image_each() -> None:
         folds(MANY, 8, seed=0)
     with pytest.raises(UserError, match="k is 1"):
         folds(MANY, 1, seed=0)
+
+
+def test_bags_are_drawn_with_replacement_within_each_class() -> None:
+    thousand = RealImages("m", ("a", "b"), tuple(map(str, range(1000))), (0, 1) * 500, numbered)
+    parts = bags(thousand, 3, seed=4)
+    for bag, _ in parts:
+        assert [sum(thousand.labels[at] == k for at in bag) for k in (0, 1)] == [500, 500]
+        assert len(set(bag)) == pytest.approx(632, abs=50)  # 1 - 1 / e
+        assert max(bag.count(at) for at in bag) > 2
+    (first, out), (second, _), _ = parts
+    assert first != second and len(out) == pytest.approx(368, abs=50)
+    assert sum(len(unseen) for _, unseen in parts) == pytest.approx(1000 * (1 - 0.632**3), abs=50)
+    assert first != bags(thousand, 3, seed=5)[0][0]
+
+
+@pytest.mark.parametrize("real", ["images", "scenes"])
+def test_an_image_is_judged_by_the_first_that_did_not_see_it(real: str) -> None:
+    whole = MANY if real == "images" else SCENES
+    parts = bags(whole, 4, seed=1)
+    judges = {id: member for member, (_, unseen) in enumerate(parts) for id in unseen.ids}
+    assert sum(len(unseen) for _, unseen in parts) == len(judges)  # each by one
+    for at, id in enumerate(whole.ids):
+        without = [member for member, (bag, _) in enumerate(parts) if at not in bag]
+        assert judges.get(id) == next(iter(without), None)
+    assert None in map(judges.get, whole.ids)
+    assert [len(bag) for bag, _ in parts] == [len(whole)] * 4
+    again = bags(whole, 6, seed=1)  # the first are the same however many there are
+    assert [(bag, unseen.ids) for bag, unseen in again][:4] == [(b, u.ids) for b, u in parts]
+
+
+def test_an_unseen_image_is_the_image_of_its_id() -> None:
+    for whole in (MANY, SCENES):
+        unseen = bags(whole, 2, seed=0)[0][1]
+        for at, id in enumerate(unseen.ids):
+            assert int(unseen.image(at)[0, 0, 0]) == whole.ids.index(id)
+
+
+def test_images_in_every_bag_can_be_judged_by_nobody() -> None:
+    with pytest.raises(UserError, match=r"each of 3 images is in all of 5 bags.*mining\.folds"):
+        bags(MANY.subset([0, 20, 30]), 5, seed=0)
+    with pytest.raises(UserError, match="members is 0"):
+        bags(MANY, 0, seed=0)
+    several = MANY.subset([0, *range(20, 27), *range(27, 37)])
+    assert "i0" not in {id for _, unseen in bags(several, 9, seed=0) for id in unseen.ids}
 
 
 def test_hashed_splits_have_their_shares_of_each_class() -> None:

@@ -5,7 +5,8 @@ import gaussian
 from activegen.diffusion.sampling import sample
 from activegen.guidance import Ascend, Informative, TeacherAnchor, TeacherStudent, Weighted
 from activegen.records import IGNORE, UserError
-from activegen.scores import cross_entropy, per_image
+from activegen.scores import cross_entropy, per_image, teacher_student
+from activegen.tasks.committee import Committee
 from guidance import seams
 
 STUDENT, TEACHER = gaussian.Colours(10.0), gaussian.Colours(3.0)
@@ -27,6 +28,13 @@ def test_the_student_is_capped_and_the_teacher_is_not():
     student, teacher = losses(STUDENT, pictures(), target), losses(TEACHER, pictures(), target)
     assert student[2] > 2 and student[1] < 2
     torch.testing.assert_close(value, student.clamp(max=2.0) - 0.5 * teacher)
+
+
+def test_steering_and_ranking_have_one_score():
+    clean, target = torch.rand(2, 3, 4, 4), torch.tensor([0, 2])
+    value = TeacherStudent(STUDENT, TEACHER).value(seams.estimate(clean, target))
+    ranked = teacher_student(Committee((STUDENT, TEACHER)).predict(clean), target)
+    torch.testing.assert_close(value, ranked)
 
 
 def test_the_anchor_lets_go_within_its_tolerance():

@@ -94,7 +94,7 @@ def test_ranks_are_among_all_images_where_the_recipe_says_so():
     of = task(sure_by="share", ranked="all")
     verdicts = [Verdict(f"{k}", True) for k in range(5)]
     accepted = list(zip(drawn(of, requests(5, of)), verdicts, strict=True))
-    pool = of.synthetic(iter(accepted))
+    pool = of.synthetic(iter(accepted), scenes(1, "train"))
     masks, known = pool.labels, pool.reliability
     assert known is not None
     for label in masks.unique():
@@ -185,6 +185,6 @@ def test_the_loop_trains_on_what_text_alone_made(tmp_path: Path):
     first, last = active_generation(parts, "text", settings, tmp_path, "recipe")
     assert first["accepted"] == 4
     assert 0 <= last["miou"] <= 1
-    pool = of.synthetic(Store(str(tmp_path / "store")).accepted())
+    pool = of.synthetic(Store(str(tmp_path / "store")).accepted(), parts.train)
     assert pool.reliability is not None
     assert pool.reliability.shape == pool.labels.shape == (4, SIZE, SIZE)

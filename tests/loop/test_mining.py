@@ -3,7 +3,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from activegen.loop.mining import Judged, MiningSettings, mine
+import blocks
+import colours
+from activegen.loop.mining import Judged, MiningSettings, mine, miners
+from activegen.loop.settings import ArmSettings
 from activegen.records import UserError
 
 
@@ -49,8 +52,49 @@ def test_one_seed_one_choice():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"split": "odd"}, {"folds": 1}, {"share": 1.0}, {"max_repeats": 0}]
+    "wrong",
+    [
+        {"split": "odd"},
+        {"folds": 1},
+        {"split": "bagging", "folds": 1},
+        {"share": 1.0},
+        {"max_repeats": 0},
+    ],
 )
 def test_bad_settings(wrong):
     with pytest.raises(UserError):
         MiningSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [
+        ("cross_fit", ["fold-0", "fold-1", "fold-2"]),
+        ("bagging", ["bag-0", "bag-1", "bag-2"]),
+        ("held_out", ["main"]),
+    ],
+)
+@pytest.mark.parametrize("real", [colours.images(6, "train"), blocks.scenes(12, "train")])
+def test_nobody_judges_what_it_saw(split, names, real):
+    settings, arm = MiningSettings(split, folds=3), ArmSettings("guided")
+    found = miners(arm, settings, real, seed=1)
+    assert [miner.learner for miner in found] == names
+    assert settings.members(arm) == sum(name != "main" for name in names)
+    judged = [id for miner in found for id in miner.unseen.ids]
+    assert len(judged) == len(set(judged)) and set(judged) <= set(real.ids)
+    assert (set(judged) == set(real.ids)) == (split == "cross_fit")
+    for miner in found:
+        seen = [real.ids[at] for at in miner.seen]
+        assert not set(seen) & set(miner.unseen.ids)
+        assert (len(seen) > len(set(seen))) == (split == "bagging")
+        assert len(seen) + (0 if split == "bagging" else len(miner.unseen)) == len(real)
+
+
+@pytest.mark.parametrize("split", ["cross_fit", "bagging", "held_out"])
+def test_arms_without_miners(split):
+    settings, real = MiningSettings(split), colours.images(2, "train")
+    assert miners(ArmSettings("plain"), settings, real, seed=0) == []
+    arm = ArmSettings("guided", real=False)
+    (main,) = miners(arm, settings, real, seed=0)
+    assert main.learner == "main" and not len(main.seen) and main.unseen is real
+    assert settings.members(arm) == settings.members(ArmSettings("plain")) == 0

@@ -8,7 +8,9 @@ from activegen.loop.objects import (
     composite,
     dilated,
     edge_band,
+    layered,
     objects,
+    softened,
 )
 from activegen.records import UserError
 
@@ -137,6 +139,45 @@ def test_an_object_at_the_border_is_wholly_drawn_there():
     real, new = pictures()
     mixed = composite(real, new, square(0, 10), 1.1)  # nothing real shines through at the border
     assert torch.equal(mixed[:, :7, :7], new[:, :7, :7])
+
+
+def test_composites_are_layered_as_what_was_drawn_would_be():
+    rng = torch.Generator().manual_seed(1)
+    pictures = torch.randint(0, 256, (4, 3, 24, 24), generator=rng).to(torch.uint8)
+    real, drawn = pictures[0], pictures[1:]
+    # they touch, and two of them overlap
+    alphas = [softened(where) for where in (square(0, 14), square(10, 18), square(18, 23))]
+    assert all(((alpha > 0) & (alpha < 1)).any() for alpha in alphas)
+    assert ((alphas[1] > 0) & (alphas[2] > 0)).any()
+    result = real.float()  # equation 2
+    for image, alpha in zip(drawn, alphas, strict=True):
+        result = alpha * image + (1 - alpha) * result
+    places = zip(drawn, (square(0, 14), square(10, 18), square(18, 23)), strict=True)
+    stored = [composite(real, image, where) for image, where in places]
+    found = layered(real, list(zip(stored, alphas, strict=True)))
+    assert (found.float() - result).abs().max() < 1.5
+    assert (found.float() - result).abs().mean() < 0.5
+    assert torch.equal(layered(real, []), real)
+    assert torch.equal(layered(real, [(stored[0], alphas[0])]), stored[0])
+
+
+def test_the_last_layer_is_in_front():
+    real, new = pictures()
+    one, other = square(4, 16), square(10, 20)
+    new_other = 255 - new
+    back = composite(real, new, one, 0.0), softened(one, 0.0)
+    front = composite(real, new_other, other, 0.0), softened(other, 0.0)
+    found = layered(real, [back, front])
+    assert torch.equal(found[:, other], new_other[:, other])
+    assert torch.equal(found[:, one & ~other], new[:, one & ~other])
+    assert torch.equal(found[:, ~one & ~other], real[:, ~one & ~other])
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
+def test_together_is_a_probability(wrong):
+    with pytest.raises(UserError, match=f"together is {wrong}; give a probability, 0 to 1"):
+        ObjectSettings(together=wrong)
+    assert [ObjectSettings(together=of).together for of in (0.0, 1.0)] == [0, 1]
 
 
 @pytest.mark.parametrize(

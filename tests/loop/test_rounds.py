@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import colours
 from activegen.loop.mining import MiningSettings
@@ -62,8 +63,9 @@ def test_accepted_images_are_trained_on(tmp_path):
     parts = colours.parts()
     summaries = list(active_generation(parts, "a", GUIDED, tmp_path, "recipe"))
     accepted = Store(str(tmp_path / "store")).accepted(before_round=2)
-    assert len(parts.task.synthetic(accepted)) == sum(s["accepted"] for s in summaries)
-    assert len(parts.task.synthetic([])) == 0
+    pool = parts.task.synthetic(accepted, parts.train)
+    assert len(pool) == sum(s["accepted"] for s in summaries)
+    assert len(parts.task.synthetic([], parts.train)) == 0
 
 
 def test_the_same_run_twice_is_the_same(undisturbed, tmp_path):
@@ -138,6 +140,54 @@ def test_held_out_images_are_merged_at_half_time(tmp_path):
     store = Store(str(tmp_path / "store"))
     references = {r.reference for k in (0, 1) for r in store.round(k).plan() or [] if r.reference}
     assert references and references <= seen
+
+
+def test_a_committee_of_bags_mines_what_it_did_not_see_and_goes_on_to_the_same_end(tmp_path):
+    from activegen.loop.rounds import _Run
+
+    bagging = {"mining": MiningSettings("bagging", folds=3)}
+    parts = colours.parts(**bagging)
+    whole = _Run(parts, "a", GUIDED, tmp_path / "whole", "recipe")
+    pool = parts.task.gathered(parts.train)
+    assert whole.learners.keys() == {"main", "bag-0", "bag-1", "bag-2"}
+    for miner in whole.miners:
+        bag = whole.real[miner.learner]
+        assert torch.equal(bag.images, pool.images[miner.seen])
+        assert torch.equal(bag.labels, pool.labels[miner.seen])
+        assert torch.equal(bag.labels.bincount(), pool.labels.bincount())
+        assert len(bag.images.unique(dim=0)) < len(bag)
+    assert torch.equal(whole.real["main"].images, pool.images)
+    assert torch.equal(whole.everything.images, pool.images)
+
+    summaries = run(tmp_path / "whole", **bagging)
+    assert [s["real"] for s in summaries] == [18, 18, 18]
+    store = Store(str(tmp_path / "whole" / "store"))
+    references = {r.reference for k in (0, 1) for r in store.round(k).plan() or [] if r.reference}
+    assert references and references <= {id for m in whole.miners for id in m.unseen.ids}
+    assert not references <= set(whole.miners[0].unseen.ids)
+    weights = [
+        (tmp_path / "whole" / "learners" / f"0001-bag-{k}.safetensors").read_bytes()
+        for k in range(3)
+    ]
+    assert len(set(weights)) == 3
+
+    stopped = active_generation(
+        colours.parts(**bagging), "a", GUIDED, tmp_path / "stopped", "recipe"
+    )
+    next(stopped)
+    stopped.close()
+    assert results(run(tmp_path / "stopped", **bagging)) == results(summaries)
+    _same(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_member_that_judges_nothing_is_of_the_committee_all_the_same(tmp_path):
+    from activegen.loop.rounds import _Run
+
+    parts = colours.parts(mining=MiningSettings("bagging", folds=9))
+    of = _Run(parts, "a", GUIDED, tmp_path, "recipe")
+    assert 0 in [len(miner.unseen) for miner in of.miners]
+    assert len(of._judged()) == sum(len(miner.unseen) for miner in of.miners)
+    assert len(of._committee()) == 10
 
 
 def test_without_real_images_the_learner_waits_and_then_makes_up_for_the_steps(tmp_path):

@@ -1,6 +1,8 @@
 """The loop on masks: scenes whose classes are colours, and a real ControlNet at toy size."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import tiny
 from activegen.data.fingerprints import thumbnail
 from activegen.data.palettes import Palette
 from activegen.data.prompts import Prompts
+from activegen.data.scenes import RealScenes
+from activegen.data.splits import bags
 from activegen.diffusion.control import Control
 from activegen.diffusion.sampling import Sampling
 from activegen.guidance import Ascend, Informative, Inpaint
@@ -19,7 +23,7 @@ from activegen.loop.generating import Generator
 from activegen.loop.judging import Judge, trusting
 from activegen.loop.judging_masks import BelievedPixels
 from activegen.loop.mining import MiningSettings
-from activegen.loop.objects import ObjectSettings, dilated
+from activegen.loop.objects import ObjectSettings, dilated, softened
 from activegen.loop.proposing_masks import MaskProposalSettings
 from activegen.loop.rounds import Learners, Parts, active_generation, best
 from activegen.loop.segmenting import Painting, Segmenting, resized_mask
@@ -110,7 +114,7 @@ def test_a_run_draws_images_for_real_masks(guided: tuple[Path, list[dict[str, An
 def test_ignored_pixels_are_not_learnt(guided: tuple[Path, list[dict[str, Any]]]) -> None:
     folder, _ = guided
     accepted = list(Store(str(folder / "store")).accepted(before_round=3))
-    pool = task().synthetic(accepted)
+    pool = task().synthetic(accepted, scenes(6, "train"))
     assert pool.labels.shape == (len(accepted), SIZE, SIZE)
     for labels, (sample, verdict) in zip(pool.labels, accepted, strict=True):
         stored = from_png(sample.mask)[0]
@@ -119,7 +123,7 @@ def test_ignored_pixels_are_not_learnt(guided: tuple[Path, list[dict[str, Any]]]
             left_out = from_png(verdict.ignored)[0] > 0
         assert torch.equal(labels, stored.masked_fill(left_out, 255))
     assert any(verdict.ignored for _, verdict in accepted)
-    assert len(task().synthetic([])) == 0
+    assert len(task().synthetic([], scenes(6, "train"))) == 0
 
 
 def test_a_run_that_goes_on_is_the_same(
@@ -132,6 +136,28 @@ def test_a_run_that_goes_on_is_the_same(
     assert run(tmp_path, task(), ArmSettings("guided")) == summaries
     there, here = (Store(str(f / "store")).accepted(before_round=3) for f in (folder, tmp_path))
     assert [s.image for s, _ in there] == [s.image for s, _ in here]
+
+
+def test_a_committee_of_bags_of_scenes_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    made = replace(parts(task()), mining=MiningSettings("bagging", folds=2))
+
+    def rounds(folder: Path) -> Iterator[dict[str, Any]]:
+        return active_generation(made, "a", ArmSettings("guided"), folder, "recipe")
+
+    def told(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{k: v for k, v in s.items() if k not in ("seconds", "cost")} for s in summaries]
+
+    whole = told(rounds(tmp_path / "whole"))
+    assert whole[0]["accepted"] > 0 and whole[0]["real"] == len(made.train)
+    stopped = rounds(tmp_path / "stopped")
+    next(stopped)
+    stopped.close()
+    assert told(rounds(tmp_path / "stopped")) == whole
+    there, here = (Store(str(tmp_path / name / "store")) for name in ("whole", "stopped"))
+    assert there.fingerprints() == here.fingerprints()
+    unseen = {id for _, rest in bags(made.train, 2, made.seed) for id in rest.ids}
+    asked = {request.mask for k in (0, 1) for request in there.round(k).plan() or []}
+    assert asked and asked <= unseen < set(made.train.ids)
 
 
 def test_one_object_is_redrawn_and_the_rest_stays_real(tmp_path: Path) -> None:
@@ -199,6 +225,97 @@ def test_what_lies_near_an_object_may_be_redrawn_with_it() -> None:
             of.region(replace(request, part=part), (SIZE, SIZE), real)
 
 
+EDGES = (0, 8, 13, 16)  # of three objects side by side, the largest first
+
+
+def stripes() -> RealScenes:
+    """One real image of noise."""
+    made = torch.zeros(SIZE, SIZE, dtype=torch.uint8)
+    for label, (start, stop) in enumerate(pairwise(EDGES)):
+        made[:, start:stop] = label
+    noise = torch.randint(0, 256, (3, SIZE, SIZE), generator=torch.Generator().manual_seed(0))
+    return RealScenes(
+        "stripes", CLASSES, ("one",), lambda index: noise.to(torch.uint8), lambda index: made
+    )
+
+
+def shown(probability: float) -> Segmenting:
+    return replace(task(objects=True), things=ObjectSettings(dilation=2, together=probability))
+
+
+def redrawn(parts: Sequence[int]) -> tuple[Tensor, list[tuple[Sample, Verdict]]]:
+    """Noise for objects of the stripes, and what is stored of it; 0 is the whole scene."""
+    rng = torch.Generator().manual_seed(1)
+    drawn = torch.randint(0, 256, (len(parts), 3, SIZE, SIZE), generator=rng).to(torch.uint8)
+    asked = [Request("a river", "river", 1, 7 + k, "one", part) for k, part in enumerate(parts)]
+    made = shown(0).finished(drawn, None, asked, stripes())
+    samples = [
+        Sample(request, png(of.image), png(of.target[None]))
+        for request, of in zip(asked, made, strict=True)
+    ]
+    return drawn, [(sample, Verdict(sample.request.id, True)) for sample in samples]
+
+
+def test_redrawn_objects_of_an_image_are_learnt_together() -> None:
+    drawn, accepted = redrawn([2, 1, 3])
+    of, real = shown(1.0), stripes()
+    result = real.image(0).float()
+    for part, image in ((1, drawn[1]), (2, drawn[0]), (3, drawn[2])):  # the largest is behind
+        alpha = softened(of.region(Request("", "", 0, 0, "one", part), (SIZE, SIZE), real))
+        result = alpha * image + (1 - alpha) * result
+    pool = of.synthetic(iter(accepted), real)
+    assert len(pool) == 3 and pool.synthetic.all()
+    for image, labels in zip(pool.images, pool.labels, strict=True):
+        assert (image.int() - result.round().int()).abs().max() <= 1
+        assert torch.equal(labels, real.mask(0))
+
+
+def test_redrawn_objects_stay_alone_by_default() -> None:
+    _, accepted = redrawn([2, 1, 3])
+    pool = shown(0.0).synthetic(accepted, scenes(1, "train"))  # their real image is not read
+    stored = torch.stack([from_png(sample.image) for sample, _ in accepted])
+    assert torch.equal(pool.images, stored)
+
+
+def test_which_are_learnt_together_is_chance_that_repeats() -> None:
+    _, accepted = redrawn([1] * 100 + [3, 3])
+    of, real = shown(0.3), stripes()
+    stored = torch.stack([from_png(sample.image) for sample, _ in accepted])
+    images = of.synthetic(accepted, real).images
+    again = shown(0.3).synthetic(accepted[::-1], stripes()).images
+    assert torch.equal(images, again.flip(0))
+    assert 20 < (images != stored).flatten(1).any(1)[:100].sum() < 40
+    always = shown(1.0).synthetic(accepted, real).images[:100, :, :, 14:]
+    which = [(always == stored[k, :, :, 14:]).flatten(1).all(1) for k in (100, 101)]
+    assert (which[0] ^ which[1]).all() and min(int(of.sum()) for of in which) > 30
+
+
+def test_a_whole_scene_is_learnt_as_it_was_drawn() -> None:
+    drawn, accepted = redrawn([0, 1])
+    images = shown(1.0).synthetic(accepted, stripes()).images
+    assert torch.equal(images[0], drawn[0])
+    assert torch.equal(images[1], from_png(accepted[1][0].image))
+
+
+def test_what_a_judge_ignores_of_an_added_object_counts_where_it_is_drawn() -> None:
+    _, accepted = redrawn([1, 3])
+    row = torch.zeros(SIZE, SIZE, dtype=torch.uint8)
+    row[5] = 255
+    (one, _), (other, _) = accepted
+    doubts = [
+        Verdict(one.request.id, True),
+        Verdict(other.request.id, True, ignored=png(row[None])),
+    ]
+    of, real = shown(1.0), stripes()
+    pool = of.synthetic([(one, doubts[0]), (other, doubts[1])], real)
+    region = of.region(other.request, (SIZE, SIZE), real)
+    faintly = softened(region)[0] > 0
+    assert region.sum() < faintly.sum() < region.numel() / 2
+    kept = real.mask(0)
+    assert torch.equal(pool.labels[0], kept.masked_fill(faintly & (row > 0), 255))
+    assert torch.equal(pool.labels[1], kept.masked_fill(row > 0, 255))  # its own, all of it
+
+
 def test_a_selected_arm_keeps_the_best_of_its_pool(tmp_path: Path) -> None:
     settings = ArmSettings("selected", judge=False, pool=3, by="margin")
     summaries = run(tmp_path, task(), settings)
@@ -219,6 +336,23 @@ def test_a_selected_arm_may_ask_a_committee(tmp_path: Path) -> None:
     stored = Store(str(tmp_path / "store")).round(0)
     values = {s.request.id: s.scores["disagreement of committee"] for s in stored.samples()}
     assert len(set(values.values())) > 1 and min(values.values()) > 0
+    kept = [values[v.id] for v in stored.verdicts() or [] if v.accepted]
+    assert sorted(kept) == sorted(values.values())[-4:]
+
+
+def test_a_selected_arm_may_ask_the_learner_and_a_teacher(tmp_path: Path) -> None:
+    settings = ArmSettings("selected", judge=False, pool=3, by="teacher_student")
+    taught = replace(parts(task()), teacher=Moody)
+    list(active_generation(taught, "a", settings, tmp_path, "recipe"))
+    stored = Store(str(tmp_path / "store")).round(0)
+    samples = list(stored.samples())
+    values = {s.request.id: s.scores["teacher_student"] for s in samples}
+    for sample in samples:  # the learner's part is at most its cap
+        drawn = from_png(sample.image).unsqueeze(0) / 255
+        target = from_png(sample.mask)[:1].long()
+        teacher = SCORES["cross_entropy"](Moody().predict(drawn), target)
+        student = sample.scores["cross_entropy"]
+        assert values[sample.request.id] == pytest.approx(student - float(teacher), abs=1e-4)
     kept = [values[v.id] for v in stored.verdicts() or [] if v.accepted]
     assert sorted(kept) == sorted(values.values())[-4:]
 
@@ -256,7 +390,8 @@ def test_what_is_learnt_carries_its_reliability() -> None:
     image = png(torch.zeros(3, SIZE, SIZE, dtype=torch.uint8))
     known = Sample(of, image, png(asked[None]), png(sure[None]))
     without = Sample(of, image, png(asked[None]))
-    pool = task().synthetic([(one, Verdict(of.id, True)) for one in (known, without)])
+    accepted = [(one, Verdict(of.id, True)) for one in (known, without)]
+    pool = task().synthetic(accepted, scenes(1, "train"))
     assert pool.reliability is not None
     assert torch.equal(pool.reliability[0], sure)
     assert (pool.reliability[1] == 255).all()

@@ -358,6 +358,7 @@ def test_a_pool_is_of_one_recipe(
         (["segment_consistency", "margin"], "margin", "learner"),
         ([{"margin": {"weight": -1}}], "entropy", "learner"),
         ([{"margin": {"of": "dropout"}}], "entropy", "learner"),
+        (["teacher_student"], "teacher_student", "learner"),
     ],
 )
 def test_images_are_selected_by_what_guidance_ascends(

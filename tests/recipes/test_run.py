@@ -241,6 +241,9 @@ def test_plan_counts_what_a_run_does(settings: dict, tmp_path: Path) -> None:
         "unguided": 4,
         "active": 8,
     }
+    for split, steps in {"bagging": 10, "held_out": 4}.items():
+        own = Run(parse(settings | {"mining": {"split": split, "folds": 3}}), tmp_path / split)
+        assert {arm.name: arm.learner_steps for arm in plan(own)}["active"] == steps
     pace = measure(run)
     assert pace.seconds(arms["active"]) > pace.seconds(arms["real_only"]) > 0
 
@@ -283,9 +286,35 @@ def test_a_committee_of_one_is_refused(
     asking = {"objectives": [{"entropy": {"of": "committee"}}], "of": "latents"}
     guidance = {"guided": [{"ascend": asking}], "adversarial": []}
     recipe = {**settings, "arms": {"a": {}}, "guidance": guidance}
-    Run(parse(recipe), tmp_path / "fits").check()
+    for split in ("cross_fit", "bagging"):
+        Run(parse({**recipe, "mining": {"split": split}}), tmp_path / "fits").check()
     with pytest.raises(UserError, match=said):
         Run(parse({**recipe, **keys}), tmp_path / "run").check()
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("cross_fit", "2 folds need one each"),
+        ("bagging", "in all of 2 bags"),
+        ("held_out", "needs one on either side"),
+    ],
+)
+def test_too_few_images_to_leave_some_out_are_told_before_any_work(
+    settings: dict, tmp_path: Path, split: str, said: str
+) -> None:
+    few = {**settings["data"], "train": {"per_class": 1, "options": {"count": 4}}}
+    recipe = settings | {"data": few, "mining": {"split": split}}
+    Run(parse(only(recipe, unguided="plain")), tmp_path / "run").check()
+    with pytest.raises(UserError, match=said):
+        Run(parse(only(recipe, active="guided")), tmp_path / "run").check()
+
+
+def test_a_ranking_by_a_teacher_needs_one(settings: dict, tmp_path: Path) -> None:
+    recipe = settings | {"arms": {"a": {"generate": "selected", "by": "teacher_student"}}}
+    Run(parse(recipe), tmp_path / "fits").check()
+    with pytest.raises(UserError, match="asks the teacher; name a network in the judge's"):
+        Run(parse(recipe | {"judge": {"network": ""}}), tmp_path / "run").check()
 
 
 def test_a_fingerprint_of_before_there_were_committees(settings: dict, tmp_path: Path) -> None:
@@ -297,14 +326,18 @@ def test_a_fingerprint_of_before_there_were_committees(settings: dict, tmp_path:
     assert plain.fingerprint("arm") == fingerprint(made_of) != committee.fingerprint("arm")
 
 
-def test_several_models_are_a_committee(settings: dict, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("split", "member"), [("cross_fit", "fold-1"), ("bagging", "bag-1")])
+def test_several_models_are_a_committee(
+    settings: dict, tmp_path: Path, split: str, member: str
+) -> None:
+    settings["mining"] = {"split": split}
     asking = {"objectives": [{"disagreement": {"of": "committee"}}], "of": "latents"}
     guided = {"ascend": {**asking, "through": "decoder"}}
     ways = {"guided": [guided], "adversarial": []}
     recipe = parse(only(settings | {"guidance": ways}, active="guided"))
     Run(recipe, tmp_path / "run").carry_out()
     trained = tmp_path / "run" / "arms" / "active"
-    weights = [trained / "model.safetensors", trained / "learners" / "0000-main.safetensors"]
+    weights = [trained / "model.safetensors", trained / "learners" / f"0000-{member}.safetensors"]
     with pytest.raises(UserError, match="--model given several times"):
         drawing.draw(Run(recipe, tmp_path / "out"), weights[:1], 2)
     assert len(drawing.draw(Run(recipe, tmp_path / "out"), weights, 2)) == 2

@@ -1,5 +1,6 @@
 """Runs that draw for masks: an own folder of odd sizes, guided and judged, whole and by object."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from activegen.loop.judging_masks import BelievedPixels
 from activegen.loop.proposing import Origin
 from activegen.loop.rounds import Learners
 from activegen.loop.segmenting import Segmenting, resized_mask
-from activegen.recipes import Run, parse
+from activegen.recipes import Run, diagnosing, parse
 from activegen.records import IGNORE, Request, UserError
 from activegen.store import Store, from_png
+from activegen.tasks.learner import Learner
+from activegen.tasks.pool import Pool
 from masked import palette, picture, write
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # other people's, on loading a model
@@ -146,6 +149,46 @@ def test_one_object_of_an_own_image_is_guided_and_judged(
             here[outside.expand_as(here)], there[outside.expand_as(here)], atol=0.02
         )
     assert any(verdict.accepted for _, verdict in drawn(run))
+
+
+def test_redrawn_objects_are_learnt_and_looked_into_together(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = of_objects(settings, together=1.0)
+    made["segmentation"]["proposal"] |= {"budget": 12, "sampling": "uniform"}
+    arms = {"active": {"generate": "plain", "judge": False, "more_real": 1}}
+    learnt: list[Pool] = []
+    train = Learner.train
+
+    def spied(learner: Learner, pool: Pool, *more: Any) -> dict[str, float]:
+        learnt.append(pool)
+        return train(learner, pool, *more)
+
+    monkeypatch.setattr(Learner, "train", spied)
+    run = Run(parse(made | {"arms": arms}), tmp_path)
+    result = run.carry_out()["arms"]["active"]
+    store = Store(str(tmp_path / "arms" / "active" / "store"))
+    accepted = list(store.accepted())
+    assert result["images"] == len(accepted) == 12
+    pool = learnt[-1].subset(learnt[-1].synthetic.nonzero().flatten())
+    stored = torch.stack([from_png(sample.image) for sample, _ in accepted])
+    parts = Counter((sample.request.mask, sample.request.part) for sample, _ in accepted)
+    shared = Counter(mask for mask, _ in parts)
+    together = [shared[sample.request.mask] > 1 for sample, _ in accepted]
+    assert any(together)
+    assert (pool.images != stored).flatten(1).any(1).tolist() == together
+    looked: list[Pool] = []
+
+    def look(network: Any, pool: Pool) -> None:
+        looked.append(pool)
+        raise StopIteration
+
+    monkeypatch.setattr(diagnosing, "look", look)
+    beside = diagnosing.Beside(run, diagnosing.HeldOut(run.network(), "", {}), 4, 4)
+    ids = [accepted[k][0].request.id for k in (3, 8)]
+    with pytest.raises(StopIteration):
+        diagnosing.measured(run, "active", store, ids, beside)
+    assert torch.equal(looked[0].images, pool.images[[3, 8]])
 
 
 def test_the_judge_of_objects_knows_an_arms_further_images(

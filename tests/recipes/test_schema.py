@@ -100,8 +100,9 @@ def test_colours_of_a_file_are_in_the_recipe(tmp_path: Path) -> None:
 def test_keys_that_came_later_change_no_fingerprint() -> None:
     one = load("demo_segmentation")
     assert one.fingerprint == "ae8f91188f2e1fa9"  # as before there was a dilation
-    wider = load("demo_segmentation", ["segmentation.objects.dilation=2"])
-    assert wider.fingerprint != one.fingerprint
+    for changed in ("dilation=2", "together=0.3"):
+        other = load("demo_segmentation", [f"segmentation.objects.{changed}"])
+        assert other.fingerprint != one.fingerprint
 
 
 def test_a_controlnet_of_stable_diffusion_may_redraw_objects() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from activegen.records import Prediction, TaskModel, UserError
-from activegen.tasks.committee import Committee, bagging
+from activegen.tasks.committee import Committee
 from activegen.tasks.networks import build
 
 
@@ -55,15 +55,3 @@ def test_members_of_different_classes_are_told():
         Committee((Still(1.0), Still(2.0, classes=3))).predict(IMAGES)
     with pytest.raises(UserError, match="at least one"):
         Committee(())
-
-
-def test_bags_are_drawn_with_replacement():
-    bags = bagging(1000, 3, seed=4)
-    for bag in bags:
-        assert bag.shape == (1000,) and bag.min() >= 0 and bag.max() < 1000
-        assert len(bag.unique()) == pytest.approx(632, abs=50)  # 1 - 1 / e
-    assert not torch.equal(bags[0], bags[1])
-    assert all(torch.equal(*pair) for pair in zip(bags, bagging(1000, 5, seed=4), strict=False))
-    assert not torch.equal(bags[0], bagging(1000, 3, seed=5)[0])
-    with pytest.raises(UserError, match="at least one of each"):
-        bagging(0, 3, seed=4)

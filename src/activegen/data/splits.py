@@ -1,4 +1,4 @@
-"""Parts of a data set: few-shot, held out, folds, and train/val/test where a set has no split.
+"""Parts of a data set: few-shot, held out, folds, bags, and train/val/test if it has no split.
 
 Every part depends on the images' order and the seed alone. Of images of one class each, every part
 holds each class; images with masks are drawn as they come, since each of them shows several.
@@ -68,6 +68,40 @@ def folds(real: Real, k: int, seed: int) -> list[tuple[Real, Real]]:
     return [
         (_without(real, dealt[fold::k]), real.subset(sorted(dealt[fold::k]))) for fold in range(k)
     ]
+
+
+def bags(real: Real, members: int, seed: int) -> list[tuple[list[int], Real]]:
+    """For each member the positions of its bag, some several times, and the images that it judges.
+
+    Breiman (1996), Bagging predictors: a bag is as many images as there are, drawn with
+    replacement; of images of one class each, as many of each class, so that it holds them all
+    (ours). The first members have the same bags and judge the same however many there are.
+
+    Breiman (1996), Out-of-bag estimation: an image is judged by members that did not see it.
+    Differs from it in that the first such member judges it, alone, so that the last ones judge few
+    or none. An image is in a bag with a chance of about 1 - 1/e, so (1 - 1/e)^members of all, 40 %
+    with 2 members and 10 % with 5, are in every bag and judged by nobody; few images of a class
+    are so more often, one always.
+
+    Raises:
+        UserError: there is no member, or every image is in every bag.
+    """
+    if members < 1:
+        raise UserError(f"members is {members}; give at least 1 bag")
+    orders = _shuffled(real, seed)
+    left, parts = set(range(len(real))), []
+    for member in range(members):
+        rng = np.random.default_rng((seed, member, 1))  # the 1: a stream of its own
+        drawn = [order[at] for order in orders for at in rng.integers(len(order), size=len(order))]
+        unseen = left.difference(drawn)
+        left -= unseen
+        parts.append((sorted(drawn), real.subset(sorted(unseen))))
+    if len(left) == len(real):
+        raise UserError(
+            f"{real.name}: each of {len(real)} images is in all of {members} bags, and no member "
+            "may judge what it saw. Add images or give more bags (mining.folds)"
+        )
+    return parts
 
 
 def by_hash(ids: Sequence[str], labels: Sequence[int]) -> list[str]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from activegen.diffusion.sampling import Estimate
 from activegen.guidance.objectives import Objective
 from activegen.records import TaskModel, UserError
-from activegen.scores import cross_entropy, per_image
+from activegen.scores import CAP, cross_entropy, hard_and_known, per_image
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class TeacherStudent(Objective):
         mean over pixels of min(CE(student, target), cap) - weight * CE(teacher, target)
 
     Raising the student's cross-entropy alone may destroy the class: Kniesel et al. (2025),
-    https://arxiv.org/abs/2503.09221, Figure 5. The teacher keeps it. Ours.
+    https://arxiv.org/abs/2503.09221, Figure 5. The teacher keeps it. Ours. Finished images are
+    ranked by it as ``scores.teacher_student``.
 
     Args:
         student: the model in training, or an early state of it.
@@ -34,7 +35,7 @@ class TeacherStudent(Objective):
     student: TaskModel
     teacher: TaskModel
     weight: float = 1.0
-    cap: float = 2.3
+    cap: float = CAP
 
     def __post_init__(self):
         if self.weight < 0 or self.cap < 0:
@@ -43,9 +44,9 @@ class TeacherStudent(Objective):
     def value(self, estimate: Estimate) -> Float[Tensor, " b"]:
         """In nats, at most ``cap``."""
         target = estimate.target
-        hard = cross_entropy.map(estimate.prediction(self.student), target).clamp(max=self.cap)
-        easy = cross_entropy.map(estimate.prediction(self.teacher), target)
-        return per_image(hard - self.weight * easy, target)
+        student, teacher = estimate.prediction(self.student), estimate.prediction(self.teacher)
+        values = hard_and_known(student, teacher, target, self.weight, self.cap)
+        return per_image(values, target)
 
 
 @dataclass(frozen=True)

@@ -173,10 +173,10 @@ class Annotating(Segmenting):
             finished.append(Finished(images[at], mask[at], sure[at], made.maps[at, 0], numbers))
         return finished
 
-    def synthetic(self, accepted: Iterable[Judged]) -> Pool:
+    def synthetic(self, accepted: Iterable[Judged], real: RealScenes) -> Pool:
         """As of any masks; with how sure their pixels are, ranked."""
         kept = list(accepted)
-        return super().synthetic(self.ranked(lambda: kept))
+        return super().synthetic(self.ranked(lambda: kept), real)
 
     def ranked(self, accepted: Callable[[], Iterable[Judged]]) -> Iterator[Judged]:
         """The same with ranks among all of them, where the settings say so.

@@ -60,7 +60,7 @@ class Classifying:
         """Real images in memory."""
         return gather(real, self.size)
 
-    def synthetic(self, accepted: Iterable[tuple[Sample, Verdict]]) -> Pool:
+    def synthetic(self, accepted: Iterable[tuple[Sample, Verdict]], real: RealImages) -> Pool:
         """Accepted samples as the learner sees them."""
         samples = [sample for sample, _ in accepted]
         images = [from_png(sample.image) for sample in samples]

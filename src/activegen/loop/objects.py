@@ -2,11 +2,12 @@
 
 Kupyn & Rupprecht (2024), "Dataset Enhancement with Instance-Level Augmentations", redraw annotated
 objects and leave the rest of the image as it is, so that its mask holds. Masks of classes have no
-instances; here an object is a connected piece of one class. Differs from theirs, which puts all
-redrawn objects of an image into it, from the back to the front: here each is an image of its own.
+instances; here an object is a connected piece of one class. They put the redrawn objects of an
+image into it from the back to the front. So does `layered` with those that are learnt together;
+what is stored and judged has one redrawn object in each image.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from activegen.records import IGNORE, UserError
 
 Mask = Integer[Tensor, "h w"]  # class ids; 255 is ignored
 Region = Bool[Tensor, "h w"]
+SOFTNESS = 1.1  # standard deviation in pixels, see `composite`
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class ObjectSettings:
             has 768, about 0.002; a share holds for images of any size.
         dilation: pixels of the drawn picture around an object that are drawn anew with it, and
             judged with it, under the labels that they have. Theirs is 2, see `composite`.
+        together: probability with which each other object of the same real image is redrawn too
+            where a sample is learnt, 0 to 1; of those that have an accepted redraw. Theirs is 0.3,
+            of every object; here the sample's own always is redrawn. 0 = that one alone.
 
     Raises:
         UserError: a value out of its range.
@@ -43,12 +48,15 @@ class ObjectSettings:
     limit: int = 10
     min_area: float = 0.002
     dilation: int = 0
+    together: float = 0.0
 
     def __post_init__(self):
         if self.limit < 1 or not 0 <= self.min_area < 1 or self.dilation < 0:
             raise UserError(
                 "objects: limit at least 1, min_area at least 0 and below 1, dilation at least 0"
             )
+        if not 0 <= self.together <= 1:
+            raise UserError(f"objects: together is {self.together}; give a probability, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ def composite(
     real: UInt8[Tensor, "3 h w"],
     drawn: UInt8[Tensor, "3 h w"],
     region: Region,
-    softness: float = 1.1,
+    softness: float = SOFTNESS,
 ) -> UInt8[Tensor, "3 h w"]:
     """The drawn image in the region, the real one elsewhere, with a soft edge between them.
 
@@ -138,15 +146,45 @@ def composite(
         real: the image that is kept.
         drawn: the image whose object is wanted.
         region: of the object.
-        softness: standard deviation of the Gaussian in pixels, which is cut at twice that; beyond
-            it nothing changes. 0 = a hard edge.
+        softness: as `softened` has it.
     """
-    alpha = _softened(region, softness)
+    alpha = softened(region, softness)
     mixed = alpha * drawn.float() + (1 - alpha) * real.float()
     return mixed.round().to(torch.uint8)
 
 
-def _softened(region: Region, softness: float) -> Float[Tensor, "1 h w"]:
+def layered(
+    real: UInt8[Tensor, "3 h w"],
+    redrawn: Sequence[tuple[UInt8[Tensor, "3 h w"], Float[Tensor, "1 h w"]]],
+) -> UInt8[Tensor, "3 h w"]:
+    """The real image with several redrawn objects in it, each in front of those before it.
+
+        result_i = alpha_i * drawn_i + (1 - alpha_i) * result_(i-1), result_0 = real
+
+    Kupyn & Rupprecht (2024), equation 2. A `composite` is enough for it, since that is
+    composite_i = alpha_i * drawn_i + (1 - alpha_i) * real, and so
+
+        result_i = composite_i + (1 - alpha_i) * (result_(i-1) - real)
+
+    Args:
+        real: the image that all of them were put into.
+        redrawn: from the back to the front the `composite` of each object, and its alpha.
+    """
+    kept = real.float()
+    result = kept
+    for image, alpha in redrawn:
+        result = image.float() + (1 - alpha) * (result - kept)
+    return result.round().clamp(0, 255).to(torch.uint8)
+
+
+def softened(region: Region, softness: float = SOFTNESS) -> Float[Tensor, "1 h w"]:
+    """How much of each pixel is drawn, 0 to 1: the region with a soft edge.
+
+    Args:
+        region: of an object.
+        softness: standard deviation of the Gaussian in pixels, which is cut at twice that; beyond
+            it nothing changes. 0 = a hard edge.
+    """
     alpha = region[None].float()
     radius = int(2 * softness)
     if radius == 0:

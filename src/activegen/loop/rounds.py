@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from activegen.data.fingerprints import thumbnail
-from activegen.data.splits import folds, held_out
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Sampling, Term
@@ -47,7 +46,7 @@ from activegen.loop.metering import (
     Cost,
     Meter,
 )
-from activegen.loop.mining import MiningSettings
+from activegen.loop.mining import MiningSettings, miners
 from activegen.loop.proposing import PLAIN, Origin
 from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.loop.task import Real, Task
@@ -59,6 +58,7 @@ from activegen.records import (
     Verdict,
     fingerprint,
 )
+from activegen.scores import SCORES
 from activegen.store import RoundStore, Store, alone, from_png
 from activegen.tasks.committee import Committee
 from activegen.tasks.learner import Learner, weights_hash
@@ -106,6 +106,7 @@ class Parts:
         source: makes the same again in another process, where the executor draws there; it is
             pickled, and what it makes is kept as long as it stays equal. None draws with these.
         checkpoints: trained models that are in every committee.
+        teacher: of the scores that ask one; it neither learns nor judges. None where there is none.
     """
 
     task: Task
@@ -124,6 +125,7 @@ class Parts:
     source: "Callable[[], Parts] | None" = None
     val: Real | None = None
     checkpoints: Callable[[], tuple[TaskModel, ...]] = tuple
+    teacher: Callable[[], TaskModel | None] = lambda: None
 
 
 def always(past: Sequence[Mapping[str, Any]]) -> bool:
@@ -213,7 +215,7 @@ class _Run:
         self.parts, self.arm, self.settings, self.folder = parts, arm, settings, folder
         self.store = Store.create_or_open(str(folder / "store"), recipe, parts.train.classes)
         self.recipe = recipe
-        self.miners = _miners(parts, settings)
+        self.miners = miners(settings, parts.mining, parts.train, parts.seed)
         self.learners = {
             name: parts.learner() for name in {"main", *(m.learner for m in self.miners)}
         }
@@ -229,8 +231,9 @@ class _Run:
 
     @cached_property
     def real(self) -> dict[str, Pool]:
-        gathered = self.parts.task.gathered
-        found = {name: gathered(images) for name, images in self._seen().items()}
+        """What each learner trains on before the mined images are merged."""
+        whole = self._labelled
+        found = {"main": whole} | {m.learner: whole.subset(m.seen) for m in self.miners}
         if not self.settings.real:
             found["main"] = found["main"].subset(torch.zeros(0, dtype=torch.int64))
         return found
@@ -240,8 +243,12 @@ class _Run:
         """Where nothing is held out the main learner sees it from the start."""
         held_out = any(miner.learner == "main" for miner in self.miners)
         if held_out and self.settings.real:
-            return self.parts.task.gathered(self.parts.train)
+            return self._labelled
         return self.real["main"]
+
+    @cached_property
+    def _labelled(self) -> Pool:
+        return self.parts.task.gathered(self.parts.train)
 
     @cached_property
     def test(self) -> Pool:
@@ -320,15 +327,10 @@ class _Run:
         assert summary is not None
         return summary
 
-    def _seen(self) -> dict[str, Any]:
-        """What each learner trains on before the mined images are merged."""
-        seen = {miner.learner: miner.seen for miner in self.miners}
-        return {"main": self.parts.train} | seen
-
     def _train(self, number: int, miners: bool) -> None:
         loop = self.parts.loop
         accepted = self.store.accepted(before_round=number - loop.staleness)
-        synthetic = self.parts.task.synthetic(accepted)
+        synthetic = self.parts.task.synthetic(accepted, self.parts.train)
         names = list(self.learners) if miners else ["main"]
         for name in names:
             learner = self.learners[name]
@@ -410,6 +412,7 @@ class _Run:
         return [
             one
             for miner in self.miners
+            if len(miner.unseen)
             for one in judged(self.learners[miner.learner].averaged, miner.unseen)
         ]
 
@@ -524,9 +527,14 @@ class _Run:
         """Of a round, with the learners as they are."""
         parts, learner, settings = self.parts, self.learners["main"].averaged, self.settings
         model, committee = self.model, self._committee()
+        asked = committee if settings.of == "committee" else (learner,)
         others: dict[str, tuple[str, TaskModel]] = {}
-        if settings.of == "committee":
-            others = {settings.ranked_by: (settings.by, Committee(committee))}
+        if taught := SCORES[settings.by].of_teacher:
+            teacher = parts.teacher()
+            assert teacher is not None  # `Run.check` has looked
+            asked = (*asked, teacher)
+        if taught or settings.of == "committee":
+            others = {settings.ranked_by: (settings.by, Committee(asked))}
         return Generator(
             task=parts.task,
             model=model,
@@ -642,27 +650,6 @@ def _drawn(again: _Again, number: int, job: Job) -> Made:
 
 def _noise_shape(again: _Again, job: Job) -> tuple[int, int, int]:
     return _run_again(again).model.noise_shape
-
-
-@dataclass(frozen=True)
-class _Miner:
-    """A learner, the real images of its training (if it has any), and those that it may judge."""
-
-    learner: str
-    seen: Any
-    unseen: Any
-
-
-def _miners(parts: Parts, settings: ArmSettings) -> list[_Miner]:
-    if not settings.mines:
-        return []
-    if not settings.real:
-        return [_Miner("main", parts.train, parts.train)]
-    if parts.mining.split == "held_out":
-        rest, held = held_out(parts.train, parts.mining.share, parts.seed)
-        return [_Miner("main", rest, held)]
-    pieces = folds(parts.train, parts.mining.folds, parts.seed)
-    return [_Miner(f"fold-{k}", rest, fold) for k, (rest, fold) in enumerate(pieces)]
 
 
 def in_way(plan: Sequence[Request], way: str) -> list[Request]:

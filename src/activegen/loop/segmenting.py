@@ -4,7 +4,7 @@ Kniesel et al. (2025), https://arxiv.org/abs/2503.09221: whole scenes through a 
 Rupprecht (2024): one object of a real image, the rest of which stays real.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,17 @@ from activegen.data.scenes import RealScenes
 from activegen.diffusion.attention import Maps
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Batch, Sampling, seeded
-from activegen.loop.objects import Mask, Object, ObjectSettings, composite, dilated, objects
+from activegen.loop.objects import (
+    Mask,
+    Object,
+    ObjectSettings,
+    Region,
+    composite,
+    dilated,
+    layered,
+    objects,
+    softened,
+)
 from activegen.loop.proposing import Origin
 from activegen.loop.proposing_masks import (
     JudgedScene,
@@ -36,7 +46,10 @@ from activegen.records import IGNORE, Request, Sample, TaskModel, UserError, Ver
 from activegen.store import from_png
 from activegen.tasks.evaluate_masks import evaluate_masks
 from activegen.tasks.pool import Pool, gather, generated
+from activegen.tasks.seeding import derive
 from activegen.tasks.unreliable import CERTAIN
+
+Accepted = tuple[Sample, Verdict]
 
 
 @dataclass(frozen=True)
@@ -96,15 +109,16 @@ class Segmenting:
         """Real images in memory."""
         return gather(real, self.size, real.read_reliability)
 
-    def synthetic(self, accepted: Iterable[tuple[Sample, Verdict]]) -> Pool:
-        """Accepted samples as the learner sees them, without the pixels that the judge ignores."""
+    def synthetic(self, accepted: Iterable[Accepted], real: RealScenes) -> Pool:
+        """Accepted samples as the learner sees them, without the pixels that the judge ignores.
+
+        With other redrawn objects of their real images in them, see `ObjectSettings.together`.
+        """
         images, masks, sure = [], [], []
-        for sample, verdict in accepted:
-            images.append(from_png(sample.image))
+        for sample, image, ignored in self._shown(accepted, real):
+            images.append(image)
             mask = from_png(sample.mask)[0]
-            if verdict.ignored:
-                mask = mask.masked_fill(from_png(verdict.ignored)[0] > 0, IGNORE)
-            masks.append(mask)
+            masks.append(mask.masked_fill(ignored, IGNORE))
             known = sample.reliability
             sure.append(from_png(known)[0] if known else torch.full_like(mask, CERTAIN))
         if not images:
@@ -112,6 +126,62 @@ class Segmenting:
             return generated(none.unsqueeze(1).expand(-1, 3, -1, -1), none, self.size)
         stacked = [torch.stack(of) for of in (images, masks, sure)]
         return generated(stacked[0], stacked[1], self.size, reliability=stacked[2])
+
+    def _shown(
+        self, accepted: Iterable[Accepted], real: RealScenes
+    ) -> Iterator[tuple[Sample, UInt8[Tensor, "3 h w"], Region]]:
+        """Each sample with the image and the ignored pixels that the learner gets.
+
+        Of each other object of its real image that has accepted redraws, one of them is in the
+        image with the probability `ObjectSettings.together`. Kupyn & Rupprecht (2024), equation 2.
+        Ours: larger objects are behind smaller ones, theirs are ordered by depth; and what is shown
+        together follows from the sample's seed and from which samples there are.
+        """
+        redrawn: dict[str, dict[int, list[Accepted]]] = {}
+        if self.things.together:
+            accepted = list(accepted)
+            redrawn = _by_object(accepted)
+        for sample, verdict in accepted:
+            others = self._others(sample.request, redrawn.get(sample.request.mask, {}))
+            yield sample, *self._joined(sample, verdict, others, real)
+
+    def _others(
+        self, request: Request, redrawn: Mapping[int, Sequence[Accepted]]
+    ) -> list[Accepted]:
+        """That are shown with the object of a request, by chance; none with a whole scene."""
+        chosen = []
+        for part, choice in redrawn.items():
+            rng = np.random.default_rng(derive(request.seed, "together", part))
+            if request.part not in (0, part) and rng.random() < self.things.together:
+                chosen.append(choice[int(rng.integers(len(choice)))])
+        return chosen
+
+    def _joined(
+        self, sample: Sample, verdict: Verdict, others: Sequence[Accepted], real: RealScenes
+    ) -> tuple[UInt8[Tensor, "3 h w"], Region]:
+        """A sample with others in it; and what is ignored in it.
+
+        That is what its verdict ignores, and of that of each other what lies where that one is
+        drawn, be it ever so faintly (alpha > 0).
+        """
+        image = from_png(sample.image)
+        size = (image.shape[1], image.shape[2])
+        ignored = _ignored(verdict, size)
+        if not others:
+            return image, ignored
+        layers = {sample.request.part: (image, self._alpha(sample, size, real))}
+        for other, told in others:
+            alpha = self._alpha(other, size, real)
+            layers[other.request.part] = from_png(other.image), alpha
+            ignored |= _ignored(told, size) & (alpha[0] > 0)
+        back_to_front = [layers[part] for part in sorted(layers)]  # numbered by size
+        return layered(_kept(real, sample.request, size), back_to_front), ignored
+
+    def _alpha(
+        self, sample: Sample, size: tuple[int, int], real: RealScenes
+    ) -> Float[Tensor, "1 h w"]:
+        """How much of each pixel is drawn in its image, as `composite` has it."""
+        return softened(self.region(sample.request, size, real))
 
     def evaluated(self, model: TaskModel, pool: Pool) -> dict[str, Any]:
         """Mean IoU, and by class."""
@@ -215,7 +285,7 @@ class Segmenting:
         mask = resized_mask(real.mask(real.index_of(request.mask)), size)
         if not request.part:
             return Finished(image, mask)
-        kept = _picture(real, request, size).round().to(torch.uint8)
+        kept = _kept(real, request, size)
         region = self.region(request, size, real)
         counted = mask.masked_fill(~region, IGNORE)  # what steering counts, as `batch` has it
         return Finished(composite(kept, image, region), mask, counted=counted)
@@ -266,3 +336,28 @@ def _picture(real: RealScenes, request: Request, size: tuple[int, int]) -> Float
     if tuple(values.shape[2:]) != size:
         values = functional.interpolate(values, size, mode="bilinear", antialias=True)
     return values[0].clamp(0, 255)
+
+
+def _kept(real: RealScenes, request: Request, size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
+    """What a redrawn object is put into."""
+    return _picture(real, request, size).round().to(torch.uint8)
+
+
+def _ignored(verdict: Verdict, size: Sequence[int]) -> Region:
+    """Pixels that a verdict ignores, of an image of this size."""
+    if not verdict.ignored:
+        return torch.zeros(tuple(size), dtype=torch.bool)
+    return from_png(verdict.ignored)[0] > 0
+
+
+def _by_object(accepted: Iterable[Accepted]) -> dict[str, dict[int, list[Accepted]]]:
+    """Redraws by the id of their mask and the number of their object.
+
+    In the order of their own ids, so that rounds and the order of plans do not matter.
+    """
+    found: dict[str, dict[int, list[Accepted]]] = {}
+    for pair in sorted(accepted, key=lambda pair: pair[0].request.id):
+        request = pair[0].request
+        if request.part:
+            found.setdefault(request.mask, {}).setdefault(request.part, []).append(pair)
+    return found

@@ -65,8 +65,13 @@ class Task(Protocol):
         """Real images in memory."""
         ...
 
-    def synthetic(self, accepted: Iterable[tuple[Sample, Verdict]]) -> Pool:
-        """Accepted samples as the learner sees them."""
+    def synthetic(self, accepted: Iterable[tuple[Sample, Verdict]], real: Any) -> Pool:
+        """Accepted samples as the learner sees them, one image each, in their order.
+
+        Args:
+            accepted: all that it gets; they may be shown together.
+            real: the images that they may refer to.
+        """
         ...
 
     def evaluated(self, model: TaskModel, pool: Pool) -> dict[str, Any]:

@@ -163,8 +163,10 @@ def measured(
     if not ids:
         return {"images": 0}
     wanted = set(ids)
-    pairs = [pair for pair in store.accepted() if pair[0].request.id in wanted]
-    pool = run.task.synthetic(pairs)
+    accepted, real = list(store.accepted()), run.train(arm)
+    places = [k for k, (sample, _) in enumerate(accepted) if sample.request.id in wanted]
+    pairs = [accepted[place] for place in places]
+    pool = run.task.synthetic(accepted, real).subset(torch.tensor(places))
     seen = look(beside.judge.network, pool)
     figures = run.task.evaluated(beside.judge.network, pool)
     told: dict[str, Any] = {
@@ -176,7 +178,7 @@ def measured(
     for score in ("entropy", "cross_entropy"):
         own = [sample.scores[score] for sample, _ in pairs if score in sample.scores]
         told[f"learner_{score}"] = fmean(own) if own else None
-    train = look(beside.judge.network, run.task.gathered(run.train(arm))).features
+    train = look(beside.judge.network, run.task.gathered(real)).features
     try:
         alike = resemblance(
             seen.labelled, beside.seen.labelled, train, beside.classes, beside.equal

@@ -157,10 +157,8 @@ def _counts(run: Run, settings: ArmSettings, number: int) -> dict[str, int]:
 def _learner_steps(run: Run, settings: ArmSettings, generating: int) -> int:
     loop, steps = run.recipe.loop, run.recipe.training.steps
     main = steps * loop.rounds if loop.restart else steps
-    if not settings.mines or run.recipe.mining.split != "cross_fit":
-        return main
     each = steps * generating if loop.restart else round(steps * generating / loop.rounds)
-    return main + run.recipe.mining.folds * each
+    return main + run.recipe.mining.members(settings) * each
 
 
 def _learner_step(run: Run) -> float:

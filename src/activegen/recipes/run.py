@@ -57,6 +57,7 @@ from activegen.loop.executor import Executor, LocalExecutor, ProcessExecutor
 from activegen.loop.judging import Believed, Judge, JudgeSettings, LabelCheck, trusting
 from activegen.loop.judging_masks import BelievedPixels, MaskJudgeSettings, loss_thresholds
 from activegen.loop.metering import Cost
+from activegen.loop.mining import miners
 from activegen.loop.proposing import ADVERSARIAL, GUIDED
 from activegen.loop.rounds import GoOn, Learners, Parts, active_generation, always
 from activegen.loop.segmenting import Painting, Segmenting
@@ -73,6 +74,7 @@ from activegen.recipes.progress import (
 )
 from activegen.recipes.schema import ControlSpec, Recipe, parse
 from activegen.records import TaskModel, UserError, choose, fingerprint
+from activegen.scores import SCORES
 from activegen.store import Store
 from activegen.store.files import open_folder
 from activegen.tasks.co_training import Pair
@@ -146,6 +148,11 @@ class Run:
         steering.terms(self.recipe.guidance, steering.Models(learners, lambda: stand_in))
         steering.check_gradients(self.recipe.guidance, self.recipe.sampling.num_steps)
         self._check_committees()
+        if self._ranks_by_teacher and not self.judging.network:
+            raise UserError(
+                "an arm ranks by a score that asks the teacher; name a network in the judge's "
+                "settings"
+            )
         _ = self.checkpoints
         if self.generates:
             masks = self.recipe.segmentation
@@ -165,25 +172,30 @@ class Run:
             if (own := self.of(arm)) is not self:
                 own.check()
                 continue
-            self.train(arm)
+            settings, train = self.recipe.arms[arm], self.train(arm)
+            miners(settings, self.recipe.mining, train, self.recipe.seed)
             root = self.folder / "arms" / arm / "store"
             if (root / "store.json").exists():
                 Store.create_or_open(str(root), self.fingerprint(arm), classes)
 
     def _check_committees(self) -> None:
-        mining = self.recipe.mining
         for name, arm in self.recipe.arms.items():
             if not arm.mines or arm.changes:
                 continue  # an arm that changes keys is looked at with these
-            folds = mining.folds if mining.split == "cross_fit" and arm.real else 0
-            members = 1 + folds + len(self.recipe.learner.committee)
+            own = self.recipe.mining.members(arm)
+            members = 1 + own + len(self.recipe.learner.committee)
             if arm.of == "committee" and members == 1:
                 raise UserError(
                     f"the arm '{name}' ranks by the score of a committee, and the learner is "
-                    "alone: set mining.split=cross_fit, learner.committee, or 'of: learner'"
+                    "alone: set mining.split to cross_fit or bagging, learner.committee, or "
+                    "'of: learner'"
                 )
             if arm.generate == "guided":
                 steering.check_committee(self.recipe.guidance, members)
+
+    @property
+    def _ranks_by_teacher(self) -> bool:
+        return any(SCORES[arm.by].of_teacher for arm in self.recipe.arms.values())
 
     def carry_out(self) -> dict[str, Any]:
         """All arms; what ``result.json`` then holds.
@@ -340,6 +352,8 @@ class Run:
         if self.generates:
             self.decoder(self.model())
             self.ways(self.untrained())  # the teacher
+        if self._ranks_by_teacher:
+            _ = self.teacher
 
     @cached_property
     def device(self) -> torch.device:
@@ -525,6 +539,7 @@ class Run:
             executor=self.executor(arm, elsewhere),
             source=None if elsewhere is None else self._source(arm),
             checkpoints=lambda: self.checkpoints,
+            teacher=lambda: self.teacher,
         )
 
     def executor(self, arm: str, elsewhere: Executor | None = None) -> WatchedExecutor:

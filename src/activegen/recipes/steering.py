@@ -229,6 +229,7 @@ class TeacherStudentBody(ObjectiveBody):
         cap: of the learner's loss, in nats.
     """
 
+    of: ClassVar[Asked] = "learner"  # to rank by: it and the teacher
     teacher: float = 1.0
     cap: float = 2.3
 
@@ -269,12 +270,12 @@ class ObjectiveWords(OneOf):
 
 
 _BODIES: dict[str, type[ObjectiveBody]] = {
+    **{word: ScoreBody for word, score in SCORES.items() if score.differentiable},
     "repulsion": RepulsionBody,
     "adversarial": AdversarialBody,
     "teacher_student": TeacherStudentBody,
     "teacher_anchor": TeacherAnchorBody,
     "segment_consistency": SegmentConsistencyBody,
-    **{word: ScoreBody for word, score in SCORES.items() if score.differentiable},
 }
 ObjectiveSpec: Any = create_model(
     "ObjectiveSpec",
@@ -446,9 +447,9 @@ def check_committee(guidance: Guidance, members: int) -> None:
             if members < 2 and getattr(objective.body, "of", "") == "committee":
                 raise UserError(
                     f"guidance.{name}: {objective.word} is of a committee, and the learner is "
-                    "alone: the loop has one with mining.split=cross_fit and real images, or "
-                    "learner.committee, 'activegen generate' with --model given several times; or "
-                    "write 'of: learner'"
+                    "alone: the loop has one with mining.split=cross_fit or bagging and real "
+                    "images, or learner.committee, 'activegen generate' with --model given several "
+                    "times; or write 'of: learner'"
                 )
 
 

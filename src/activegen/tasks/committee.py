@@ -1,18 +1,16 @@
 """Several task models as one: members side by side in the first dimension."""
 
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
+from torch import nn
 
 from activegen.records import Images, Prediction, TaskModel, UserError
-from activegen.tasks.seeding import derive
 
 
 class Committee(nn.Module):
     """Task models that are asked together; their disagreement is a score.
 
-    Members may differ in what they learnt from (:func:`bagging`), in their seeds or architectures,
-    or be snapshots: checkpoints of one training.
+    Members may differ in what they learnt from (:func:`activegen.data.splits.bags` and ``folds``),
+    in their seeds or architectures, or be snapshots: checkpoints of one training.
 
     Args:
         members: any task models of the same classes; a member may be a committee.
@@ -45,20 +43,3 @@ class Committee(nn.Module):
         same = len(features) == len(predictions) and len({f.shape[1:] for f in features}) == 1
         logits = torch.cat([prediction.logits for prediction in predictions])
         return Prediction(logits, torch.cat(features) if same else None)
-
-
-def bagging(count: int, members: int, seed: int) -> list[Int[Tensor, " count"]]:
-    """For each member, which of ``count`` images it learns from: as many, drawn with replacement.
-
-    Breiman (1996), Bagging predictors. The first members are the same however many there are.
-
-    Raises:
-        UserError: there are no images or no members.
-
-    >>> [len(drawn) for drawn in bagging(5, 2, seed=0)]
-    [5, 5]
-    """
-    if count < 1 or members < 1:
-        raise UserError(f"cannot draw {members} sets of {count} images; give at least one of each")
-    rngs = (torch.Generator().manual_seed(derive(seed, "bagging", m)) for m in range(members))
-    return [torch.randint(count, (count,), generator=rng) for rng in rngs]
