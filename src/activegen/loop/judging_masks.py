@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int, Integer, UInt8
+from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor, nn
 
 from activegen.loop.judging import Opinion, Picture, as_batch
@@ -88,10 +88,11 @@ class BelievedPixels:
     def __call__(self, image: Picture, sample: Sample) -> Opinion:
         """Refuses "label" or "unclear", or names the pixels to ignore.
 
-        Measured among the judged pixels, 0 to 1: "label_agreement"; "least_agreement", that of the
-        class which is found least; "ignored_share". "label" is little agreement, or a class of the
-        mask that the teacher finds on none of its pixels; "unclear" is much to ignore, or nothing
-        to judge.
+        Measured among the judged pixels, 0 to 1: "label_agreement"; "ignored_share", those of high
+        loss; "most_ignored", the same of the class with most of them. "label" is little agreement,
+        or a class of the mask of which every pixel would be ignored: it was not drawn. One that the
+        teacher does not find in real images either has a high threshold, and is no reason.
+        "unclear" is much to ignore, or nothing to judge.
         """
         mask = from_png(sample.mask)[0].long()
         log_p = consensus(self.teacher.predict(as_batch(image, self.teacher)).logits)[0].cpu()
@@ -106,12 +107,16 @@ class BelievedPixels:
         ignored = png(left_out[None].to(torch.uint8) * 255) if left_out.any() else b""
         if not judged.any():
             return Opinion("unclear", {}, ignored)
-        numbers = _agreement(log_p.argmax(0)[judged], mask[judged])
-        numbers["ignored_share"] = float(doubted.sum() / judged.sum())
+        agreed = (log_p.argmax(0) == mask)[judged].float()
+        numbers = {
+            "label_agreement": float(agreed.mean()),
+            "ignored_share": float(doubted.sum() / judged.sum()),
+            "most_ignored": _most(doubted[judged], mask[judged]),
+        }
         return Opinion(self._reason(numbers), numbers, ignored)
 
     def _reason(self, numbers: dict[str, float]) -> str:
-        if numbers["label_agreement"] < self.min_agreement or numbers["least_agreement"] == 0:
+        if numbers["label_agreement"] < self.min_agreement or numbers["most_ignored"] == 1:
             return "label"
         return "unclear" if numbers["ignored_share"] > self.max_ignored else ""
 
@@ -173,12 +178,8 @@ def known(mask: Mask) -> Mask:
     return mask.masked_fill(mask == IGNORE, 0).long()
 
 
-def _agreement(seen: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> dict[str, float]:
-    agreed = (seen == labels).float()
-    of_all = float(agreed.mean())
-    of_classes = [
-        float(agreed[labels == label].mean())
-        for label, count in zip(*labels.unique(return_counts=True), strict=True)
-        if count >= NOTICED * len(labels)
-    ]
-    return {"label_agreement": of_all, "least_agreement": min(of_classes, default=of_all)}
+def _most(doubted: Bool[Tensor, " n"], labels: Int[Tensor, " n"]) -> float:
+    """The highest share of doubted pixels of a class; classes of hardly a pixel do not count."""
+    pairs = zip(*labels.unique(return_counts=True), strict=True)
+    large = [label for label, count in pairs if count >= NOTICED * len(labels)]
+    return max((float(doubted[labels == label].float().mean()) for label in large), default=0.0)

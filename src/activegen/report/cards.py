@@ -28,8 +28,8 @@ NO_PICTURE = "not finite"  # the one reason that leaves nothing to show
 SHARES = {  # of a sample's numbers, by what they are called on the page
     "label_probability": "label probability",
     "label_agreement": "label agreement",
-    "least_agreement": "least agreement",
     "ignored_share": "not learnt",
+    "most_ignored": "not learnt of the worst class",
 }
 
 
