@@ -155,7 +155,8 @@ def test_a_class_that_is_nowhere_is_no_label_however_much_the_rest_agrees():
     mask = HALVES.clone()
     mask[:3, :3] = 2
     missing = opinion(check(), painted(HALVES), mask)
-    assert missing.reason == "" and missing.numbers["most_ignored"] < 0.1  # not in real images
+    assert missing.reason == "" and missing.numbers["most_ignored"] < 0.1
+    assert missing.numbers["label_agreement"] == 1  # not in real images, so it is not judged
     known = check(thresholds=torch.full((3,), 0.1))
     missing = opinion(known, painted(HALVES), mask)
     assert missing.reason == "label" and missing.numbers["label_agreement"] > 0.9
