@@ -31,6 +31,8 @@ from activegen.report.comparison import (
     seconds_given,
     verdict_of,
 )
+from activegen.report.measures import MEASURES
+from activegen.report.plots import interval_svg, named_styles
 from activegen.report.words import NONE, percent, points
 
 PUBLISH = "publish"
@@ -96,6 +98,8 @@ def publish(out: Path, docs: Path) -> list[str]:
         text = json.dumps(made, indent=1, ensure_ascii=False)
         (docs / f"{name}.json").write_text(text, encoding="utf-8")
         (docs / f"{name}.md").write_text(table(name, made), encoding="utf-8")
+        if svg := curve(made):
+            (docs / f"{name}.svg").write_bytes(svg)
     index = "# Results\n\nMade by `make results`; do not edit.\n\n"
     pages = sorted(file.stem for file in docs.glob("*.json"))  # other scripts' too
     index += "".join(f"- [{name}]({name}.md), [all numbers]({name}.json)\n" for name in pages)
@@ -143,6 +147,15 @@ def _somewhere(value: str) -> str:
     return path.name if path.suffix in KEPT else "DIR"
 
 
+def curve(made: Mapping[str, Any]) -> bytes | None:
+    """The figure of each arm against its synthetic images; None where there is none."""
+    arms, measure = made["arms"], MEASURES[made["figure"]]
+    looks = named_styles(list(arms), made["baseline"] if made["baseline"] in arms else None)
+    curves = {name: of["curves"]["images"] for name, of in arms.items()}
+    title = f"{measure.title} on real test images"
+    return interval_svg(curves, looks, title, "synthetic images learnt from", alone=True)
+
+
 def table(name: str, made: Mapping[str, Any]) -> str:
     """Markdown of one comparison."""
     arms, figure = made["arms"], made["figure"]
@@ -188,7 +201,10 @@ def table(name: str, made: Mapping[str, Any]) -> str:
         told += "" if made["settings"]["loop"]["restart"] else CONFOUNDED
         lines += ["", "What a synthetic image is worth:", "", *_grid(head, rows), "", told.strip()]
     lines += [""] + [f"- {arm}: {of['words']}" for arm, of in made["stop"].items()]
-    lines += [*_equal_seconds(made), *_diagnostics(made)]
+    if any(of["curves"]["images"] for of in arms.values()):
+        told = "Means over the seeds; bands are intervals of 95 % at each amount alone."
+        lines += ["", f"![Against synthetic images]({name}.svg)", "", told]
+    lines += [*_equal_seconds(made), *_diagnostics(made), *_beside(made, costs)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -202,6 +218,31 @@ def _compared(made: Mapping[str, Any], comparisons: list[Mapping[str, Any]]) -> 
         cells += [verdict_of(of), p_of(of), NONE if needed is None else f"{needed:.0f}"]
         rows.append(cells)
     return rows
+
+
+def _beside(made: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The worst class, calibration and cost of each arm."""
+    rows = []
+    for arm, of in made["arms"].items():
+        worst, rate, peak = (
+            of["worst_class"],
+            costs[arm]["images_per_second"],
+            of["cost"]["peak_memory"],
+        )
+        rows.append(
+            [
+                arm,
+                percent(worst["mean"]),
+                points(worst["difference"]),
+                between(worst["interval"]),
+                percent(of["ece"]),
+                NONE if rate is None else f"{rate:.1f}",
+                NONE if peak is None else f"{peak / 2**20:.0f}",
+            ]
+        )
+    head = ["arm", "worst class", f"against {made['baseline']}", "95 % interval", "ECE"]
+    head += ["images a second", "peak MiB"]
+    return ["", "The worst class, whichever it is, calibration and cost:", "", *_grid(head, rows)]
 
 
 def _equal_seconds(made: Mapping[str, Any]) -> list[str]:

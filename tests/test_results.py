@@ -31,6 +31,8 @@ def test_tables_and_numbers_are_copied(results, tmp_path: Path) -> None:
     assert "| guided | 66.0 % | real_only | +16.0 points |" in text
     assert "| guided | 66.0 % | unguided | +8.0 points |" in text
     assert "activegen compare known --seeds 3" in text and "torch 9.8.7" in text
+    assert "![Against synthetic images](world.svg)" in text
+    assert b"<svg" in (tmp_path / "docs" / "world.svg").read_bytes()
     assert "[world](world.md)" in (tmp_path / "docs" / "README.md").read_text()
 
 
@@ -57,6 +59,31 @@ def test_tables_say_what_decided_and_what_an_image_is_worth(results, tmp_path: P
     assert "mix images" not in results.table("known", made)
     alone = {**made, "unguided": None}
     assert "to reach None" not in results.table("known", alone)
+
+
+def test_the_worst_class_calibration_and_cost_have_a_table(results, tmp_path: Path) -> None:
+    made = compared.written(tmp_path)
+    made["arms"]["guided"]["worst_class"] |= {
+        "mean": 0.4,
+        "difference": 0.05,
+        "interval": {"low": 0.01, "high": 0.09},
+    }
+    made["arms"]["guided"]["ece"] = 0.123
+    made["arms"]["guided"]["cost"]["peak_memory"] = 3 * 2**20
+    text = results.table("known", made).replace("\N{NO-BREAK SPACE}", " ")
+    [row] = [line for line in text.splitlines() if line.startswith("| guided | 40.0 %")]
+    assert row.startswith("| guided | 40.0 % | +5.0 points | +1.0 to +9.0 | 12.3 % |")
+    assert row.endswith("| 3 |")
+
+
+def test_a_comparison_without_curves_has_no_figure(results, tmp_path: Path) -> None:
+    made = compared.written(tmp_path / "out" / "known")
+    for arm in made["arms"].values():
+        arm["curves"]["images"] = None
+    (tmp_path / "out" / "known" / "comparison.json").write_text(json.dumps(made))
+    results.publish(tmp_path / "out", tmp_path / "docs")
+    assert "known.svg" not in (tmp_path / "docs" / "known.md").read_text()
+    assert not (tmp_path / "docs" / "known.svg").exists()
 
 
 def test_diagnostics_and_equal_seconds_have_tables(results, tmp_path: Path) -> None:

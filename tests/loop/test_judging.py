@@ -1,8 +1,17 @@
+import pytest
 import torch
 
 from activegen.data.fingerprints import thumbnail
-from activegen.loop.judging import REASONS, Believed, Judge, Opinion, trusting
-from activegen.records import Prediction, Request, Sample
+from activegen.loop.judging import (
+    REASONS,
+    Believed,
+    Judge,
+    JudgeSettings,
+    Opinion,
+    p_value,
+    trusting,
+)
+from activegen.records import Prediction, Request, Sample, UserError
 from activegen.store import png
 
 NOTHING = torch.zeros(0, 3, 16, 16)
@@ -72,6 +81,52 @@ def test_the_probability_decides():
     assert reasons(lenient, [sample(picture, target=0)]) == [""]
     verdict = lenient.verdicts([sample(picture).request], [sample(picture)], NOTHING)[0]
     assert 0 < verdict.scores["label_probability"] < 0.05
+
+
+def test_the_p_value_counts_real_images_that_look_as_little_like_the_class() -> None:
+    usual = [torch.tensor([0.1, 0.5, 2.0]), torch.tensor([0.2, 3.0])]
+    # of the first member 2.0 and 0.5 are as far, of the second 3.0
+    assert p_value(torch.tensor([0.5, 1.0]), usual) == (1 + 3) / (1 + 5)
+    assert p_value(torch.tensor([9.0, 9.0]), usual) == 1 / 6
+    assert p_value(torch.tensor([0.0, 0.0]), usual) == 1
+    assert p_value(torch.tensor([9.0]), [torch.zeros(0)]) == 1
+
+
+@pytest.mark.parametrize("images", [3, 20, 200])
+def test_of_real_images_no_more_than_the_significance_are_refused(images: int) -> None:
+    rng = torch.Generator().manual_seed(images)
+    drawn = torch.empty(2000, 1 + images).exponential_(generator=rng)
+    found = torch.tensor([p_value(one[:1], [one[1:]]) for one in drawn])
+    assert found.min() >= 1 / (images + 1)
+    for significance in (0.1, 0.3):
+        # what counts of that share can be told with so many images
+        expected = int(significance * (images + 1)) / (images + 1)
+        share = float((found <= significance).float().mean())
+        assert share == pytest.approx(expected, abs=0.03)
+
+
+def test_a_label_that_is_unusual_for_its_class_is_refused() -> None:
+    picture = sample(noise(9), target=1)  # its loss is 8
+    low, high = torch.full((20,), 0.1), torch.full((20,), 9.0)
+    for usual, said in ((low, "label"), (high, "")):
+        check = Believed(Sure(0), 0.0, [[torch.zeros(0), usual, torch.zeros(0)]], 0.1)
+        opinion = check(noise(9), picture)
+        assert opinion.reason == said
+        assert opinion.numbers["label_p_value"] == (1 / 21 if said else 1)
+    nine = Believed(Sure(0), 0.0, [[low[:9]] * 3], 0.1)
+    assert nine(noise(9), picture).reason == "label"  # a tenth exactly
+    few = Believed(Sure(0), 0.0, [[low[:4]] * 3], 0.1)
+    assert few(noise(9), picture).reason == ""  # four images cannot tell a tenth
+    assert Believed(Sure(0), 0.5, [[high] * 3], 0.1)(noise(9), picture).reason == "label"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"significance": 1.0}, "0 to below 1"), ({"significance": 0.1, "members": 1}, "at least 2")],
+)
+def test_what_cannot_be_asked_of_a_judge(given: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        JudgeSettings(**given)
 
 
 def test_trusting_rejects_leaks_but_not_repetition():

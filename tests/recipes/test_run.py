@@ -8,16 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import tiny
 import toy
+from activegen.loop.judging import Believed
 from activegen.recipes import Recipe, Run, drawing, load, parse
+from activegen.recipes.data import contents
 from activegen.recipes.plan import Pace, measure, plan
 from activegen.recipes.progress import Event
 from activegen.records import UserError, fingerprint
 from activegen.store import Store
 from activegen.tasks.co_training import CoLearner, CoTraining
+from activegen.tasks.evaluate import evaluate
 from activegen.tasks.learner import weights_hash
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # other people's, on loading a model
@@ -400,6 +404,39 @@ def test_two_segmenters_that_teach_one_another(tmp_path: Path) -> None:
     learner.save(tmp_path / "state.safetensors")
     trained = run.trained(tmp_path / "state.safetensors")
     assert weights_hash(trained) == weights_hash(learner.averaged)
+
+
+def test_members_of_a_calibrated_judge_leave_out_what_they_are_calibrated_by(
+    settings: dict, tmp_path: Path
+) -> None:
+    judge = {"members": 2, "steps": 2, "significance": 0.4}
+    run = Run(parse(settings | {"judge": judge}), tmp_path / "run")
+    everything = set(run.data.train.ids)
+    parts = [run._seen_by(member) for member in range(2)]
+    assert all(set(seen.ids).isdisjoint(unseen.ids) for seen, unseen in parts)
+    assert set(parts[0][1].ids) | set(parts[1][1].ids) == everything
+    seen = [set(contents(part).values()) for part, _ in parts]
+    assert [set(of) for of in run.judge_learnt_from()] == seen
+    assert set(run._seen_by(2)[0].ids) == everything  # the teacher of guidance, who judges nothing
+    check = run.judge(run.recipe.arms["active"]).check
+    assert isinstance(check, Believed)
+    for member, (_, unseen), usual in zip(run._members, parts, check.usual, strict=True):
+        pool = run.task.gathered(unseen)
+        losses = evaluate(member, pool.images, pool.labels).losses
+        one_each = [losses[pool.labels == label] for label in range(len(usual))]
+        assert all(len(of) == 1 for of in one_each)
+        assert torch.equal(torch.stack(one_each), torch.stack(list(usual)))
+    unasked = Run(parse(settings), tmp_path / "unasked").judge(run.recipe.arms["active"]).check
+    assert isinstance(unasked, Believed) and not unasked.usual
+
+
+def test_a_calibrated_judge_of_too_few_images_is_refused_before_any_work(
+    settings: dict, tmp_path: Path
+) -> None:
+    made = parse(settings | {"judge": {"members": 3, "significance": 0.1}})
+    with pytest.raises(UserError, match="has 2 images, but 3 folds need one each"):
+        Run(made, tmp_path / "run").carry_out()
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_teacher_of_guidance_is_none_of_the_judges(tmp_path: Path) -> None:

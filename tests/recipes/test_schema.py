@@ -103,6 +103,8 @@ def test_keys_that_came_later_change_no_fingerprint() -> None:
     for changed in ("dilation=2", "together=0.3"):
         other = load("demo_segmentation", [f"segmentation.objects.{changed}"])
         assert other.fingerprint != one.fingerprint
+    assert load("demo").fingerprint == "37962a5093c370bf"  # as before a judge was calibrated
+    assert load("demo", ["judge.significance=0.1"]).fingerprint != load("demo").fingerprint
 
 
 def test_a_controlnet_of_stable_diffusion_may_redraw_objects() -> None:

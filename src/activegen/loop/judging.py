@@ -15,6 +15,7 @@ from activegen.store import from_png
 
 Picture = UInt8[Tensor, "3 h w"]
 Thumbnails = Float[Tensor, "_ 3 16 16"]
+Losses = Float[Tensor, " _"]
 
 NOT_NEEDED = "not needed"  # in the plan, but the budget was filled before: no rejection
 OUTSCORED = "outscored"
@@ -45,6 +46,10 @@ class JudgeSettings:
         steps: of their training, on all labelled real images.
         min_probability: that the independent model gives the label at least. Ours: low, because a
             rare mode is unlikely to a model that never saw it.
+        significance: a label is refused as well when its `p_value` is at most this. So of real
+            images of any class about this share would be refused, however little the model knows
+            of the class, and none where it has so few images that nothing can be told of them. Each
+            member leaves out a part of the real images for it. 0 does not ask.
 
     Raises:
         UserError: a value out of its range.
@@ -56,10 +61,18 @@ class JudgeSettings:
     members: int = 2
     steps: int = 400
     min_probability: float = 0.05
+    significance: float = 0.0
 
     def __post_init__(self):
         if self.members < 1 or self.steps < 1 or not 0 <= self.min_probability <= 1:
             raise UserError("judge: members and steps at least 1, min_probability between 0 and 1")
+        if not 0 <= self.significance < 1:
+            raise UserError(f"judge.significance is {self.significance}; give 0 to below 1")
+        if self.significance > 0 and self.members == 1:
+            raise UserError(
+                "judge.significance compares with real images that a member was not trained on: "
+                "give judge.members of at least 2, or 0 for it"
+            )
 
 
 class Opinion(NamedTuple):
@@ -87,22 +100,54 @@ class LabelCheck(Protocol):
 
 @dataclass(frozen=True)
 class Believed:
-    """The label of an image is at least somewhat likely to a model.
+    """The label of an image is at least somewhat likely to a model, and as likely as real ones'.
 
     Args:
         model: independent of the learner.
         min_probability: that it gives the label at least.
+        usual: of each member of the model, and of each class, the losses of real images that the
+            member was not trained on; without, the next is not asked.
+        significance: the label's `p_value` has to be above it.
     """
 
     model: TaskModel
     min_probability: float
+    usual: Sequence[Sequence[Losses]] = ()
+    significance: float = 0.0
 
     def __call__(self, image: Picture, sample: Sample) -> Opinion:
-        """Refuses a label that is less likely; "label_probability" is the mean of the members."""
-        logits = self.model.predict(as_batch(image, self.model)).logits
-        probability = float(logits.softmax(2).mean(0)[0, sample.request.target])
-        refused = probability < self.min_probability
-        return Opinion("label" if refused else "", {"label_probability": probability})
+        """Refuses a label that is less likely.
+
+        "label_probability" is the mean of the members, "label_p_value" is there where it is asked.
+        """
+        logits = self.model.predict(as_batch(image, self.model)).logits[:, 0]
+        target = sample.request.target
+        numbers = {"label_probability": float(logits.softmax(1).mean(0)[target])}
+        refused = numbers["label_probability"] < self.min_probability
+        if self.usual:
+            losses = -logits.log_softmax(1)[:, target].cpu()
+            found = p_value(losses, [of[target] for of in self.usual])
+            numbers["label_p_value"] = found
+            refused = refused or found <= self.significance
+        return Opinion("label" if refused else "", numbers)
+
+
+def p_value(losses: Float[Tensor, " members"], usual: Sequence[Losses]) -> float:
+    """How many real images of the class look as little like it, of all, this one among them.
+
+        (1 + sum_k |{i in U_k: loss_k(i) >= loss_k}|) / (1 + sum_k |U_k|)
+
+    U_k are the images of the class that member k was not trained on. Vovk (2015), Cross-conformal
+    predictors, https://arxiv.org/abs/1208.0806, within each class (Mondrian, Vovk et al., 2005,
+    Algorithmic Learning in a Random World), with the loss as nonconformity. A real image's is at
+    most s in about a share of s of all cases; with n images it is never below 1 / (n + 1).
+
+    Args:
+        losses: of the image with its label, in nats.
+        usual: of each member.
+    """
+    as_far = sum(int((of >= loss).sum()) for loss, of in zip(losses, usual, strict=True))
+    return (1 + as_far) / (1 + sum(len(of) for of in usual))
 
 
 class Judge:

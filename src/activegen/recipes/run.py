@@ -79,6 +79,7 @@ from activegen.store import Store
 from activegen.store.files import open_folder
 from activegen.tasks.co_training import Pair
 from activegen.tasks.committee import Committee
+from activegen.tasks.evaluate import evaluate
 from activegen.tasks.learner import Learner, TrainSettings
 from activegen.tasks.networks import build
 from activegen.tasks.seeding import seeded
@@ -168,6 +169,7 @@ class Run:
                     "segmentation.judge.network to ''"
                 )
             self._network(self.judging.network, False, "judge", 0)
+            self._seen_by(0)
         for arm in self.recipe.arms:
             if (own := self.of(arm)) is not self:
                 own.check()
@@ -427,7 +429,7 @@ class Run:
         if model is None:
             return None
         if isinstance(spec, JudgeSettings):
-            return Believed(model, spec.min_probability)
+            return Believed(model, spec.min_probability, self._usual(spec), spec.significance)
         task = self.task
         assert isinstance(task, Segmenting) and isinstance(train, RealScenes)
         where = None
@@ -441,6 +443,16 @@ class Run:
             spec.edge_band,
             where,
         )
+
+    def _usual(self, spec: JudgeSettings) -> list[list[Tensor]]:
+        """Of each member and class, losses on what it was not trained on; none unasked."""
+        found = []
+        for k in range(spec.members) if spec.significance > 0 else ():
+            pool = self.task.gathered(self._seen_by(k)[1])
+            losses = evaluate(self._members[k], pool.images, pool.labels).losses
+            each = range(len(self.data.train.classes))
+            found.append([losses[pool.labels == label] for label in each])
+        return found
 
     def _thresholds(self, spec: MaskJudgeSettings) -> Tensor:
         """Of each class: of each member on what it was not trained on, the mean of these."""
@@ -472,10 +484,13 @@ class Run:
     def _seen_by(self, member: int) -> tuple[Real, Real]:
         """What a member of the judge trains on, and what it does not.
 
-        For masks each leaves out a part, on which its usual losses are measured; alone, none.
+        For masks each leaves out a part, on which its usual losses are measured, and for classes
+        where these are asked for; alone, none.
         """
-        train, members = self.data.train, self.judging.members
-        if self.recipe.segmentation is None or members == 1 or member == members:
+        train, spec = self.data.train, self.judging
+        members = spec.members
+        asked = not isinstance(spec, JudgeSettings) or spec.significance > 0
+        if not asked or members == 1 or member == members:
             return train, train
         return folds(train, members, self.recipe.seed)[member]
 

@@ -1,4 +1,4 @@
-"""Curves as SVG. No word from data enters a plot: names stand in the page's own legend."""
+"""Curves as SVG. No word from data enters a page's plot: names stand in its own legend."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -33,6 +33,7 @@ class Style:
     dashes: str
 
 
+SVG = "image/svg+xml"
 BASE = Style("#4d4d4d", "s", "■", "5 2.5")
 STYLES = (
     Style("#0072b2", "o", "●", ""),
@@ -99,7 +100,7 @@ def figure_curves(arms: Sequence[Arm], looks: dict[str, Style], measure: Measure
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         axes.margins(x=0.03, y=0.08)
-        return _svg(figure)
+        return _uri(figure)
 
 
 def interval_curves(
@@ -116,6 +117,18 @@ def interval_curves(
         title: above the plot.
         below: name of the amounts.
     """
+    svg = interval_svg(curves, looks, title, below)
+    return None if svg is None else data_uri(svg, SVG)
+
+
+def interval_svg(
+    curves: Mapping[str, Mapping[str, Any] | None],
+    looks: dict[str, Style],
+    title: str,
+    below: str,
+    alone: bool = False,
+) -> bytes | None:
+    """The same as a file; ``alone`` has the arms' names beside it and a white ground."""
     known = {arm: of for arm, of in curves.items() if of is not None}
     if not known:
         return None
@@ -123,6 +136,7 @@ def interval_curves(
         figure, axes = _figure(title, below)
         for arm, of in known.items():
             _line(axes, of["amounts"], of["mean"], looks[arm])
+            axes.lines[-1].set_label(arm)
             if of["low"] is not None and len(of["amounts"]) > 1:
                 colour = looks[arm].colour
                 axes.fill_between(of["amounts"], of["low"], of["high"], color=colour, alpha=0.13)
@@ -132,7 +146,9 @@ def interval_curves(
         axes.xaxis.set_major_locator(MaxNLocator(7))
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         axes.margins(x=0.03, y=0.08)
-        return _svg(figure)
+        if alone:
+            figure.legend(loc="outside right center", frameon=False, handlelength=3)
+        return _svg(figure, transparent=not alone)
 
 
 def scatter(
@@ -161,7 +177,7 @@ def scatter(
         axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         axes.xaxis.set_major_locator(MaxNLocator(7))
         axes.margins(x=0.08, y=0.1)
-        return _svg(figure)
+        return _uri(figure)
 
 
 def _line(axes: Axes, amounts: Sequence[float], figures: Sequence[float], look: Style) -> None:
@@ -207,7 +223,7 @@ def accepted_bars(arms: Sequence[Arm], looks: dict[str, Style]) -> str | None:
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(False, axis="x")
         axes.set_ylim(0, 1.06 * max(r.get("proposed", 0) for arm in arms for r in arm.rounds))
-        return _svg(figure)
+        return _uri(figure)
 
 
 def cost_bars(arms: Sequence[Arm], looks: dict[str, Style]) -> str | None:
@@ -230,7 +246,7 @@ def cost_bars(arms: Sequence[Arm], looks: dict[str, Style]) -> str | None:
         axes.invert_yaxis()
         axes.set_xlim(0, 1.02 * longest)
         axes.grid(False, axis="y")
-        return _svg(figure)
+        return _uri(figure)
 
 
 def _figure(title: str, below: str, height: float = 3.3) -> tuple[Figure, Axes]:
@@ -242,7 +258,11 @@ def _figure(title: str, below: str, height: float = 3.3) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure) -> str:
+def _uri(figure: Figure) -> str:
+    return data_uri(_svg(figure), SVG)
+
+
+def _svg(figure: Figure, transparent: bool = True) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
-    return data_uri(file.getvalue(), "image/svg+xml")
+    figure.savefig(file, format="svg", metadata={"Date": None}, transparent=transparent)
+    return file.getvalue()
