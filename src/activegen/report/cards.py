@@ -27,6 +27,7 @@ SHOWN_SCENES = 24  # these have twice as many pictures
 NO_PICTURE = "not finite"  # the one reason that leaves nothing to show
 SHARES = {  # of a sample's numbers, by what they are called on the page
     "label_probability": "label probability",
+    "label_p_value": "label p-value",
     "label_agreement": "label agreement",
     "ignored_share": "not learnt",
     "most_ignored": "not learnt of the worst class",
