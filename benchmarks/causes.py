@@ -20,6 +20,7 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -28,7 +29,6 @@ from activegen.data.images import RealImages
 from activegen.proof.statistics import compare
 from activegen.recipes import Run, load
 from activegen.recipes.data import at_most, read_split
-from activegen.recipes.schema import SplitSpec
 from activegen.report.words import percent
 from activegen.store import Store
 from activegen.tasks.evaluate import Evaluation, evaluate
@@ -55,9 +55,9 @@ class Causes:
         store = Store(str(run.folder / "arms" / arm / "store"))
         self.generated = run.task.synthetic(list(store.accepted()), run.data.train)
         spec = run.recipe.data
-        held_out = at_most(read_split(spec, SplitSpec(split=options.split)), options.test)
-        self.test = run.task.gathered(held_out)
-        whole = read_split(spec, SplitSpec(split=spec.train.split))
+        test = read_split(spec, spec.test.model_copy(update={"split": options.split}))
+        self.test = run.task.gathered(at_most(test, options.test))
+        whole = read_split(spec, spec.train)
         assert isinstance(whole, RealImages)
         self.whole = whole
 
@@ -93,6 +93,7 @@ class Causes:
             images.append(pictures.round().to(torch.uint8).cpu())
         return replace(pool, images=torch.cat(images))
 
+    @cached_property
     def judged(self) -> Evaluation:
         """What a judge of many real images sees in what was generated."""
         places = self.others()[: self.options.judge_images]
@@ -111,21 +112,20 @@ class Causes:
     def pools(self) -> dict[str, tuple[Callable[[], Pool], float | None]]:
         """What is learnt beside the real images, and its share of each batch, None as usual."""
         generated = self.generated
-        seen: list[Evaluation] = []
-
-        def judged() -> Evaluation:
-            seen.extend([] if seen else [self.judged()])
-            return seen[0]
 
         def confirmed() -> Pool:
-            return generated.subset((judged().predictions == generated.labels).nonzero().flatten())
+            right = self.judged.predictions == generated.labels
+            return generated.subset(right.nonzero().flatten())
+
+        def relabelled() -> Pool:
+            return replace(generated, labels=self.judged.predictions)
 
         return {
             ALONE: (lambda: generated.subset(torch.zeros(0, dtype=torch.int64)), None),
             AS_IS: (lambda: generated, None),
             f"{AS_IS}, a tenth of each batch": (lambda: generated, 0.1),
             f"{AS_IS}, confirmed": (confirmed, None),
-            f"{AS_IS}, relabelled": (lambda: replace(generated, labels=judged().predictions), None),
+            f"{AS_IS}, relabelled": (relabelled, None),
             "+ other real, autoencoded": (lambda: self.decoded(self.more_real()), None),
             "+ other real": (self.more_real, None),
         }
