@@ -63,18 +63,15 @@ class Causes:
 
     def others(self) -> list[int]:
         """Places of the images that no learner has, in an order of the seed."""
-        seen, rng = (
-            set(self.run.data.train.ids),
-            torch.Generator().manual_seed(self.run.recipe.seed),
-        )
+        seen = set(self.run.data.train.ids)
+        rng = torch.Generator().manual_seed(self.run.recipe.seed)
         order = torch.randperm(len(self.whole), generator=rng).tolist()
         return [place for place in order if self.whole.ids[place] not in seen]
 
     def more_real(self) -> Pool:
         """Other real images, as many as were generated, taken for synthetic ones."""
-        left = dict.fromkeys(range(len(self.whole.classes)), 0)
-        for label in range(len(left)):
-            left[label] = len(self.generated) // len(left)
+        classes = len(self.whole.classes)
+        left = [len(self.generated) // classes] * classes
         places = []
         for place in self.others():
             if left[self.whole.labels[place]]:
@@ -155,7 +152,11 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "causes.json"
-    found = json.loads(file.read_text()) if file.exists() else {}
+    asked = {k: str(v) for k, v in vars(options).items() if k not in ("seeds", "out")}
+    kept = json.loads(file.read_text()) if file.exists() else {"asked": asked, "figures": {}}
+    if kept["asked"] != asked:
+        raise SystemExit(f"{file} answers other questions, {kept['asked']}; give another --out")
+    found = kept["figures"]
     for seed in options.seeds:
         folder = options.comparison / f"seed-{seed}"
         causes = Causes(Run(load(str(folder / "recipe.yaml")), folder), options.arm, options)
@@ -163,7 +164,7 @@ def main() -> None:
             of = found.setdefault(name, {})
             if str(seed) not in of:
                 of[str(seed)] = causes.figure(pool(), share)
-                file.write_text(json.dumps(found, indent=1))
+                file.write_text(json.dumps(kept, indent=1))
             print(f"seed {seed}, {name}: {percent(of[str(seed)])}", flush=True)
     figures = {name: {int(k): v for k, v in of.items()} for name, of in found.items()}
     for name in figures:

@@ -64,3 +64,6 @@ def test_trained_seeds_are_kept(causes, made, tmp_path: Path, monkeypatch) -> No
     monkeypatch.setattr(causes.Causes, "figure", lambda *_: 1 / 0)
     causes.main()
     assert (tmp_path / "causes.json").read_text() == written
+    monkeypatch.setattr("sys.argv", [*words, "--arm", "guided"])
+    with pytest.raises(SystemExit, match="answers other questions"):
+        causes.main()
