@@ -57,9 +57,8 @@ class Causes:
         spec = run.recipe.data
         test = read_split(spec, spec.test.model_copy(update={"split": options.split}))
         self.test = run.task.gathered(at_most(test, options.test))
-        whole = read_split(spec, spec.train)
-        assert isinstance(whole, RealImages)
-        self.whole = whole
+        assert isinstance(run.data.whole, RealImages)
+        self.whole = run.data.whole
 
     def others(self) -> list[int]:
         """Places of the images that no learner has, in an order of the seed."""

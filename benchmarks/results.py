@@ -224,11 +224,8 @@ def _beside(made: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]]) -> 
     """The worst class, calibration and cost of each arm."""
     rows = []
     for arm, of in made["arms"].items():
-        worst, rate, peak = (
-            of["worst_class"],
-            costs[arm]["images_per_second"],
-            of["cost"]["peak_memory"],
-        )
+        worst, peak = of["worst_class"], of["cost"]["peak_memory"]
+        rate = costs[arm]["images_per_second"]
         rows.append(
             [
                 arm,

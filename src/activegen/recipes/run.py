@@ -446,8 +446,10 @@ class Run:
 
     def _usual(self, spec: JudgeSettings) -> list[list[Tensor]]:
         """Of each member and class, losses on what it was not trained on; none unasked."""
+        if spec.significance == 0:
+            return []
         found = []
-        for k in range(spec.members) if spec.significance > 0 else ():
+        for k in range(spec.members):
             pool = self.task.gathered(self._seen_by(k)[1])
             losses = evaluate(self._members[k], pool.images, pool.labels).losses
             each = range(len(self.data.train.classes))
