@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from activegen.recipes import data, parse
+from activegen.recipes import data, load, packaged, parse
 from activegen.records import UserError
 
 
@@ -51,3 +51,17 @@ def test_another_path_of_a_split_is_the_same_recipe():
     assert one.data.of(one.data.train) == ("voc", "a", {})
     with pytest.raises(UserError, match=r"data\.path"):
         parse({"data": {"layout": "voc", "test": {"path": "b"}}, "segmentation": {}})
+
+
+RENDERED = [
+    name
+    for name in sorted(packaged())
+    if load(name, ["data.path=mine"]).data.layout in ("world", "world_scenes")
+]
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_packaged_recipes_of_the_world_find_their_images(name: str) -> None:
+    found = data.read(load(name).data, 0, lambda *_: None)
+    assert len(found.train)
+    assert len(found.test)
