@@ -4,9 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH := $(BIN)/python benchmarks/throughput.py
 
-# of make results: seeds; seconds for each comparison; where EuroSAT is; folders with the pieces
-# and the generator of CamVid and nuclei (benchmarks/camvid.yaml and nuclei.yaml say how they are made)
-SEEDS ?= 5
+# of make results: seeds, where not each page's own; seconds for each comparison; where EuroSAT is;
+# folders with the pieces and the generator of CamVid and nuclei (benchmarks/camvid.yaml and
+# nuclei.yaml say how they are made)
+SEEDS ?=
 BUDGET ?=
 EUROSAT ?=
 CAMVID ?=
@@ -20,8 +21,8 @@ demo: $(INSTALLED)
 	$(BIN)/activegen demo --out runs/demo
 
 results: $(INSTALLED)
-	$(BIN)/python benchmarks/results.py --seeds $(SEEDS) \
-		$(if $(BUDGET),--budget $(BUDGET)) $(if $(EUROSAT),--eurosat $(EUROSAT)) \
+	$(BIN)/python benchmarks/results.py \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(BUDGET),--budget $(BUDGET)) $(if $(EUROSAT),--eurosat $(EUROSAT)) \
 		$(if $(CAMVID),--camvid $(CAMVID)) $(if $(NUCLEI),--nuclei $(NUCLEI))
 	$(BIN)/python benchmarks/guidance_effect.py --out runs/guidance_effect --docs docs/results
 

@@ -1,11 +1,9 @@
 """The packaged comparisons, and their tables for ``docs/results/``.
 
-    python benchmarks/results.py --seeds 5 --out runs/results --docs docs/results
+    python benchmarks/results.py --eurosat DIR --out runs/results --docs docs/results
 
-EuroSAT and mosaics of it are compared where ``--eurosat`` says where it is; CamVid and nuclei where
-``--camvid`` and ``--nuclei`` name folders with ``pieces`` and a ``generator`` in them, as
-``pieces.py`` and ``small_generator.py`` make them. A comparison that was stopped goes on with the
-same command. ``--only publish`` computes nothing and writes the tables of what is there.
+What is compared is in ``comparisons.yaml``. A comparison that was stopped goes on with the same
+command. ``--only publish`` computes nothing and writes the tables of what is there.
 """
 
 import argparse
@@ -15,7 +13,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 from typing import Any
+
+import yaml
 
 from activegen.recipes.comparing import FILE
 from activegen.report.comparison import (
@@ -36,55 +37,30 @@ from activegen.report.plots import interval_svg, named_styles
 from activegen.report.words import NONE, percent, points
 
 PUBLISH = "publish"
-COMPARISONS = {  # recipe, arms and a changed key; "" takes the recipe's own
-    "world": ("demo", "all", "data.test.options.count=400"),
-    "scenes": ("demo_segmentation", "all", ""),
-    "ablation_actgen": ("ablation_actgen", "", ""),
-    "ablation_scores": ("ablation_scores", "", ""),
-    "ablation_text": ("ablation_text", "", ""),
-}
+COMPARISONS = Path(__file__).with_name("comparisons.yaml")
 KEPT = (".yaml", ".safetensors")  # files whose names tell something
 COMPARED = ("difference", "95 % interval", "bootstrap", "verdict", "p", "seeds needed")
-SHOTS = (4, 16, 64)  # labelled images of each class of EuroSAT
-MOSAICS = ("data.layout=mosaics", "prompts.templates=['a satellite mosaic of {word}']")
-CAMVID, NUCLEI = "camvid", "nuclei"
 
 
-def comparisons(eurosat: str, **pieces: str) -> dict[str, list[str]]:
-    """Words behind ``activegen compare`` by the name of what comes of them.
+def comparisons(**folders: str) -> dict[str, list[str]]:
+    """Words behind ``activegen compare`` by the name of the page that comes of them.
 
     Args:
-        eurosat: folder of its parquet files, or empty.
-        pieces: by the name of a recipe beside this file, the folder of its pieces and generator,
-            or empty.
+        folders: by their names in ``comparisons.yaml``, or empty: a page that needs it is left out.
     """
-    found = {
-        name: [recipe, *(["--arms", arms] if arms else []), *(["--set", key] if key else [])]
-        for name, (recipe, arms, key) in COMPARISONS.items()
-    }
-    for shots in SHOTS if eurosat else ():
-        keys = [f"data.path={eurosat}", f"data.train.per_class={shots}"]
-        found[f"eurosat_{shots}"] = ["eurosat", "--arms", "all", *_set(*keys)]
-    if eurosat:
-        keys = [*MOSAICS, f"data.path={eurosat}"]
-        found["mosaics"] = ["demo_segmentation", "--arms", "all", *_set(*keys)]
-    for name, folder in pieces.items():
-        if folder:
-            generator = f"{folder}/generator"
-            keys = [f"data.path={folder}/pieces", f"model.path={generator}"]
-            keys += [f"segmentation.controls.0.path={generator}/controlnet"]
-            recipe = Path(__file__).with_name(f"{name}.yaml")
-            found[name] = [str(recipe), "--arms", "all", *_set(*keys)]
+    given = {name: shlex.quote(folder) for name, folder in folders.items() if folder}
+    found: dict[str, list[str]] = {}
+    for name, words in yaml.safe_load(COMPARISONS.read_text(encoding="utf-8")).items():
+        template = Template(words)
+        if set(template.get_identifiers()) <= given.keys():
+            found[name] = shlex.split(template.substitute(given))
     return found
 
 
-def _set(*keys: str) -> list[str]:
-    return [word for key in keys for word in ("--set", key)]
-
-
-def carry_out(words: list[str], seeds: int, out: Path, budget: float | None) -> None:
-    command = [sys.executable, "-m", "activegen", "compare", *words]
-    command += ["--seeds", str(seeds), "--out", str(out)]
+def carry_out(words: list[str], seeds: int | None, out: Path, budget: float | None) -> None:
+    """``seeds`` and ``budget`` are in place of the page's own, where they are given."""
+    command = [sys.executable, "-m", "activegen", "compare", *words, "--out", str(out)]
+    command += [] if seeds is None else ["--seeds", str(seeds)]
     command += [] if budget is None else ["--budget", f"{budget:g}"]
     subprocess.run(command, check=True)
 
@@ -113,7 +89,7 @@ def placeless(made: Mapping[str, Any]) -> dict[str, Any]:
     environment = {k: v for k, v in made["environment"].items() if k != "command"}
     return {
         **made,
-        "command": shlex.join(_placeless(words)),
+        "command": shlex.join(placeless_words(words)),
         "environment": environment,
         "settings": _pathless(made["settings"]),
     }
@@ -127,7 +103,7 @@ def _pathless(settings: Any) -> Any:
     return _somewhere(settings) if isinstance(settings, str) else settings
 
 
-def _placeless(words: list[str]) -> list[str]:
+def placeless_words(words: list[str]) -> list[str]:
     kept: list[str] = []
     after = ""
     for word in words:
@@ -302,16 +278,16 @@ def _machine(environment: Mapping[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, help="in place of each page's own number")
     parser.add_argument("--budget", type=float, help="seconds for each comparison")
     parser.add_argument("--eurosat", default="", help="folder of its parquet files")
-    for name in (CAMVID, NUCLEI):
+    for name in ("camvid", "nuclei"):
         parser.add_argument(f"--{name}", default="", help="folder of its pieces and generator")
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
     parser.add_argument("--docs", type=Path, default=Path("docs/results"))
     parser.add_argument("--only", help=f"one comparison, or {PUBLISH}")
     given = parser.parse_args()
-    known = comparisons(given.eurosat, camvid=given.camvid, nuclei=given.nuclei)
+    known = comparisons(EUROSAT=given.eurosat, CAMVID=given.camvid, NUCLEI=given.nuclei)
     if given.only not in (None, PUBLISH, *known):
         parser.error(f"--only is one of: {', '.join([*known, PUBLISH])}")
     for name, words in known.items():

@@ -2,12 +2,15 @@
 
 import importlib.util
 import json
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import compared
-from activegen.recipes import load, packaged
+from activegen.recipes import load
+from activegen.recipes.arms import STANDARD
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "results.py"
 
@@ -120,19 +123,31 @@ def test_no_place_of_this_machine_is_published(results, tmp_path: Path) -> None:
 
 
 def test_what_is_compared_is_there(results) -> None:
-    known = results.comparisons("/data")
-    assert known["world"] == ["demo", "--arms", "all", "--set", "data.test.options.count=400"]
-    assert {words[0] for words in known.values()} <= set(packaged())
-    assert "eurosat_16" in known and "eurosat_16" not in results.comparisons("")
-    made = results.comparisons("", camvid="/data", nuclei="")
-    assert "nuclei" not in made and "mosaics" not in made and "mosaics" in known
-    recipe, *words = made["camvid"]
-    load(recipe, [word for word in words if "=" in word])
+    known = results.comparisons(EUROSAT="/my data", CAMVID="/data", NUCLEI="")
+    assert "data.path=/my data" in known["eurosat_16"]
+    assert "camvid" in known and "nuclei" not in known
+    for recipe, *words in known.values():
+        set_ = [value for word, value in pairwise(words) if word == "--set"]
+        [arms] = [value for word, value in pairwise(words) if word == "--arms"] or [""]
+        made = load(str(FILE.parents[1] / recipe) if "/" in recipe else recipe, set_)
+        assert set(filter(None, arms.split(","))) <= {*STANDARD, *made.arms}
+
+
+def test_pages_are_what_is_compared(results) -> None:
+    known = results.comparisons(EUROSAT="/e", CAMVID="/c", NUCLEI="/n")
+    for name, words in known.items():
+        page = FILE.parents[1] / "docs" / "results" / f"{name}.json"
+        if page.exists():
+            command = shlex.split(json.loads(page.read_text())["command"])
+            here = results.placeless_words(["activegen", "compare", *words])
+            assert sorted(here) == sorted(command), name
 
 
 def test_the_command_is_the_command_line(results, tmp_path: Path, monkeypatch) -> None:
     called: list[list[str]] = []
     monkeypatch.setattr(results.subprocess, "run", lambda words, check: called.append(words))
     results.carry_out(["demo", "--arms", "all"], 3, tmp_path, 60.0)
-    told = ["-m", "activegen", "compare", "demo", "--arms", "all", "--seeds", "3"]
-    assert called[0][1:] == [*told, "--out", str(tmp_path), "--budget", "60"]
+    told = ["-m", "activegen", "compare", "demo", "--arms", "all", "--out", str(tmp_path)]
+    assert called[0][1:] == [*told, "--seeds", "3", "--budget", "60"]
+    results.carry_out(["demo", "--seeds", "5"], None, tmp_path, None)
+    assert called[1][3:] == ["compare", "demo", "--seeds", "5", "--out", str(tmp_path)]
