@@ -27,6 +27,7 @@ from activegen.loop.proposing import PLAIN, Origin
 from activegen.loop.settings import ArmSettings
 from activegen.recipes.run import Run, environment
 from activegen.recipes.schema import load
+from activegen.records import Sample
 from activegen.store import from_png
 
 SETS = {
@@ -62,6 +63,7 @@ def measure(recipe: str, sets: Sequence[str], count: int, ats: Sequence[float]) 
         plan = run.task.propose_plain(count, real, Origin(0, "measured", "0"), rng)[:count]
         early = {at: Noting(check) for at in ats}
         late = Noting(check)
+        samples: list[Sample] = []
         for at, noting in early.items():
             drawing = replace(generator, preview=(at, noting))
             samples = [s for some in pieces(plan) for s in drawing((0, some))[1]]
@@ -107,9 +109,9 @@ def table(made: dict[str, Any]) -> str:
 
 
 def _told(value: float | tuple[float, float, float]) -> str:
-    if isinstance(value, float):
-        return f"{value:.2f}"
-    return "{:.1%} ({:.1%} to {:.1%})".format(*value)
+    if isinstance(value, tuple):
+        return "{:.1%} ({:.1%} to {:.1%})".format(*value)
+    return f"{value:.2f}"
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from activegen.data.images import RealImages
 from activegen.data.world import read_world
 from activegen.diffusion.sampling import Batch, Move, Steering, Term
 from activegen.guidance import Ascend, Every, MemoryBank
@@ -219,8 +220,7 @@ def measure(subject: Subject, count: int, folder: Path, steps: tuple[int, int]) 
     ]
     judge = trained(many(subject), classes, steps[1], device, "judge", subject.judge)
     bank = MemoryBank()
-    if not run.recipe.segmentation:
-        of = run.data.train
+    if isinstance(of := run.data.train, RealImages):
         latents = encoded(of.ids, run.model(), of)
         bank = MemoryBank.of(list(zip(of.labels, latents, strict=True)))
     learners = Learners(learner.averaged, (learner.averaged, *mates), bank)

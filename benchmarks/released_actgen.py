@@ -142,7 +142,7 @@ class Worker:
     def _answer(self, what: str) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"error": self._failure()}
+        answer: dict[str, Any] = json.loads(line) if line else {"error": self._failure()}
         if "error" in answer:
             raise UserError(answer["error"])
         return answer[what]
@@ -236,8 +236,8 @@ def saved(size: str, steps: int, device: str, folder: Path) -> Settings:
         tokenizer=parts.tokenizer,
         unet=parts.unet,
         scheduler=parts.noise,
-        safety_checker=None,
-        feature_extractor=None,
+        safety_checker=None,  # pyright: ignore[reportArgumentType]
+        feature_extractor=None,  # pyright: ignore[reportArgumentType]
         requires_safety_checker=False,
     ).save_pretrained(folder)
     return Settings(

@@ -211,7 +211,8 @@ def taken(draw: Callable[[], object], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         draw()
-    results = profiler.profiler.kineto_results  # events() of the profiler has no order of them
+    made: Any = profiler.profiler
+    results = made.kineto_results  # events() of the profiler has no order of them
     changes = [event for event in results.events() if event.name() == "[memory]"]
     changes.sort(key=lambda event: event.start_ns())
     return max(accumulate((event.nbytes() for event in changes), initial=0))

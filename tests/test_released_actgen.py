@@ -1,7 +1,6 @@
 """The benchmark beside the released ActGen generator; a stand-in has its interface here."""
 
 import argparse
-import importlib.util
 import json
 import math
 import sys
@@ -15,8 +14,8 @@ from activegen.diffusion.levels import Level
 from activegen.guidance import During, MemoryBank, ReferencePull
 from activegen.records import UserError
 from activegen.tasks.networks import build
+from benchmark_scripts import script
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 STAND_IN = """
 import json
 import random
@@ -75,18 +74,7 @@ BANK = MemoryBank.of([(0, torch.zeros(4, 8, 8))])
 ASKED = {"size": "toy", "batch": 2, "steps": 5, "repetitions": 1, "device": "cpu"}
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        file = BENCHMARKS / "released_actgen.py"
-        spec = importlib.util.spec_from_file_location("released_actgen_of_test", file)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+benchmark = script("released_actgen")
 
 
 @pytest.fixture(scope="module")

@@ -1,27 +1,17 @@
 """The tables of ``docs/results/``."""
 
-import importlib.util
 import json
 import shlex
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
-
 import compared
 from activegen.recipes import load
 from activegen.recipes.arms import STANDARD
+from benchmark_scripts import script
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "results.py"
-
-
-@pytest.fixture(scope="module")
-def results():
-    spec = importlib.util.spec_from_file_location("results_of_test", FILE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+ROOT = Path(__file__).parents[1]
+results = script("results")
 
 
 def test_tables_and_numbers_are_copied(results, tmp_path: Path) -> None:
@@ -129,14 +119,14 @@ def test_what_is_compared_is_there(results) -> None:
     for recipe, *words in known.values():
         set_ = [value for word, value in pairwise(words) if word == "--set"]
         [arms] = [value for word, value in pairwise(words) if word == "--arms"] or [""]
-        made = load(str(FILE.parents[1] / recipe) if "/" in recipe else recipe, set_)
+        made = load(str(ROOT / recipe) if "/" in recipe else recipe, set_)
         assert set(filter(None, arms.split(","))) <= {*STANDARD, *made.arms}
 
 
 def test_pages_are_what_is_compared(results) -> None:
     known = results.comparisons(EUROSAT="/e", CAMVID="/c", NUCLEI="/n")
     for name, words in known.items():
-        page = FILE.parents[1] / "docs" / "results" / f"{name}.json"
+        page = ROOT / "docs" / "results" / f"{name}.json"
         if page.exists():
             command = shlex.split(json.loads(page.read_text())["command"])
             here = results.placeless_words(["activegen", "compare", *words])
