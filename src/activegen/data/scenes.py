@@ -12,7 +12,15 @@ from typing import TypeVar
 from jaxtyping import Int
 from torch import Tensor
 
-from activegen.data.images import At, Encoded, Pixels, Readable, UnreadableImage, tried
+from activegen.data.images import (
+    At,
+    Encoded,
+    Pixels,
+    Readable,
+    RealImages,
+    UnreadableImage,
+    tried,
+)
 from activegen.data.masks import EncodedMasks, Mask
 from activegen.records import IGNORE, UserError
 
@@ -98,6 +106,9 @@ class RealScenes(Readable):
                 if count:
                     positions[label].append(index)
         return positions
+
+
+Real = RealImages | RealScenes
 
 
 def encoded_scenes(

@@ -8,11 +8,12 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from activegen.data.scenes import Real
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Drawn, Dropping, Sampling, Term, sample
 from activegen.loop.judging import DROPPED, LabelCheck
-from activegen.loop.task import Finished, Real, Task
+from activegen.loop.task import Finished, Task
 from activegen.records import Request, Sample, TaskModel, UserError, choose
 from activegen.scores import SCORES, entropy
 from activegen.store import from_png, png

@@ -16,13 +16,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from activegen.data.images import RealImages
-from activegen.data.scenes import RealScenes
+from activegen.data.scenes import Real
 from activegen.data.splits import bags, folds, held_out
 from activegen.loop.settings import ArmSettings
 from activegen.records import UserError
-
-Real = RealImages | RealScenes
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from activegen.data.fingerprints import thumbnail
+from activegen.data.scenes import Real
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Sampling, Term
@@ -49,7 +50,7 @@ from activegen.loop.metering import (
 from activegen.loop.mining import MiningSettings, miners
 from activegen.loop.proposing import PLAIN, Origin
 from activegen.loop.settings import ArmSettings, LoopSettings
-from activegen.loop.task import Real, Task
+from activegen.loop.task import Task
 from activegen.records import (
     Request,
     Sample,

@@ -8,16 +8,12 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
-from activegen.data.images import RealImages
-from activegen.data.scenes import RealScenes
 from activegen.diffusion.attention import Maps
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Batch, Sampling
 from activegen.loop.proposing import Origin
 from activegen.records import Request, Sample, TaskModel, Verdict
 from activegen.tasks.pool import Pool
-
-Real = RealImages | RealScenes
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from activegen.data.images import Pixels, RealImages
 from activegen.data.masks import Mask
 from activegen.data.palettes import Palette, paint, palette_of
 from activegen.data.prompts import Prompts
-from activegen.data.scenes import RealScenes
+from activegen.data.scenes import Real, RealScenes
 from activegen.data.splits import few_shot
 from activegen.diffusion import lora
 from activegen.diffusion.adapting import (
@@ -52,7 +52,6 @@ from activegen.diffusion.control import Control
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.loop.proposing_masks import Scene
 from activegen.loop.segmenting import Painting
-from activegen.loop.task import Real
 from activegen.recipes import generator
 from activegen.recipes.adaptation import (
     CONTROLNET,

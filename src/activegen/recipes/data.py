@@ -13,9 +13,8 @@ from torch import Tensor
 from activegen.data.fingerprints import thumbnail
 from activegen.data.images import RealImages
 from activegen.data.readers import READERS, read_images, read_scenes, takes
-from activegen.data.scenes import RealScenes
+from activegen.data.scenes import Real, RealScenes
 from activegen.data.splits import few_shot
-from activegen.loop.task import Real
 from activegen.recipes.schema import DataSpec, SplitSpec
 from activegen.records import UserError, fingerprint
 

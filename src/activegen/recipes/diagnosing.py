@@ -27,8 +27,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from activegen.data.images import RealImages
+from activegen.data.scenes import Real
 from activegen.data.splits import few_shot
-from activegen.loop.task import Real
 from activegen.proof.diagnostics import Labelled, diversity, kernel_distance, resemblance
 from activegen.recipes.data import at_most, contents, read_split
 from activegen.recipes.progress import Event, Observer, WatchedLearner, silent

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from activegen.data.prompts import Prompts, prompts_for
+from activegen.data.scenes import Real
 from activegen.diffusion.attention import foci, focus
 from activegen.diffusion.control import Control
 from activegen.diffusion.decoders import Decoder, LinearDecoder, TinyDecoder
@@ -23,7 +24,6 @@ from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Sampling
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.diffusion.stable_diffusion_xl import ZEROS, index_of
-from activegen.loop.task import Real
 from activegen.precision import fast_dtype
 from activegen.recipes.schema import ControlSpec, ModelSpec, Recipe
 from activegen.records import UserError, choose, fingerprint

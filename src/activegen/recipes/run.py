@@ -44,7 +44,7 @@ from transformers.utils import logging as of_transformers
 
 from activegen.data.palettes import palette_of
 from activegen.data.prompts import Prompts
-from activegen.data.scenes import RealScenes
+from activegen.data.scenes import Real, RealScenes
 from activegen.data.splits import folds
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.levels import SCHEDULERS
@@ -62,7 +62,7 @@ from activegen.loop.proposing import ADVERSARIAL, GUIDED
 from activegen.loop.rounds import GoOn, Learners, Parts, active_generation, always
 from activegen.loop.segmenting import Painting, Segmenting
 from activegen.loop.settings import ArmSettings
-from activegen.loop.task import Real, Task
+from activegen.loop.task import Task
 from activegen.recipes import data, fitting, generator, steering
 from activegen.recipes.progress import (
     Event,
