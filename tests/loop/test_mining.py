@@ -26,6 +26,18 @@ def test_mistakes_come_first_and_classes_share_by_their_mistakes():
     assert Counter(j.label for j in found) == {0: 15, 1: 5}
 
 
+@pytest.mark.parametrize(("balance", "shares"), [(0, (24, 6)), (0.5, (20, 10)), (1, (15, 15))])
+def test_balance_evens_the_classes(balance, shares):
+    settings = MiningSettings(drop_highest=0, balance=balance)
+    found = mine(judged(0, 32, 20) + judged(1, 8, 40), 30, settings, rng())
+    assert Counter(j.label for j in found) == dict(enumerate(shares))
+
+
+def test_a_class_without_mistakes_has_its_part_where_classes_are_even():
+    found = mine(judged(0, 9, 9) + judged(1, 0, 9), 8, MiningSettings(balance=1), rng())
+    assert sum(j.label == 1 for j in found) == 4
+
+
 def test_the_highest_losses_are_taken_for_mislabelled():
     pool = judged(0, 20, 0)
     found = mine(pool, 160, MiningSettings(drop_highest=0.1, max_repeats=8), rng())
@@ -59,6 +71,7 @@ def test_one_seed_one_choice():
         {"split": "bagging", "folds": 1},
         {"share": 1.0},
         {"max_repeats": 0},
+        {"balance": 1.5},
     ],
 )
 def test_bad_settings(wrong):

@@ -37,6 +37,8 @@ class MiningSettings:
         drop_highest: share of a class's mistakes, those with the highest losses, that is taken for
             mislabelled and not used. Ours.
         max_repeats: how often one image may be a reference in one round.
+        balance: 0 shares a round's images among the classes in proportion to their mistakes, as
+            Huang et al. (2024) have it, 1 evenly; between, to the power of 1 - balance. Ours.
 
     Raises:
         UserError: a value out of its range.
@@ -49,6 +51,7 @@ class MiningSettings:
     share: float = 0.1
     drop_highest: float = 0.05
     max_repeats: int = 8
+    balance: float = 0.0
 
     def __post_init__(self):
         if self.split not in ("cross_fit", "bagging", "held_out"):
@@ -59,6 +62,10 @@ class MiningSettings:
             raise UserError("mining: folds at least 2, share between 0 and 1, drop_highest below 1")
         if self.max_repeats < 1:
             raise UserError("mining.max_repeats must be at least 1")
+        if not 0 <= self.balance <= 1:
+            raise UserError(
+                f"mining.balance is {self.balance}; give a number from 0, by mistakes, to 1, evenly"
+            )
 
     def members(self, arm: ArmSettings) -> int:
         """Learners that an arm trains beside the main one."""
@@ -124,9 +131,9 @@ class Judged:
 def mine(
     judged: Sequence[Judged], budget: int, settings: MiningSettings, rng: np.random.Generator
 ) -> list[Judged]:
-    """``budget`` references, hardest classes first in share, no image much more often than others.
+    """``budget`` references, no image much more often than others.
 
-    A class's part of the budget is in proportion to its mistakes. Within a class the mistakes come
+    A class's part of the budget goes by its mistakes and ``settings.balance``. Within a class the mistakes come
     in random order, again and again up to ``max_repeats``; where they do not suffice, the correctly
     classified ones with the highest losses follow. Fewer than ``budget`` come back only when every
     image was used ``max_repeats`` times.
@@ -135,9 +142,10 @@ def mine(
         label: _queue([j for j in judged if j.label == label], settings, rng)
         for label in sorted({j.label for j in judged})
     }
-    weights = {
+    mistakes = {
         label: max(sum(j.wrong for j in judged if j.label == label), 0.5) for label in queues
     }
+    weights = {label: of ** (1 - settings.balance) for label, of in mistakes.items()}
     chosen: list[Judged] = []
     taken = dict.fromkeys(queues, 0)
     while len(chosen) < budget:

@@ -44,6 +44,7 @@ LAYOUT = "data layout"
 RENDERED = ("world", "world_scenes", "classes")  # layouts without a path
 LATER = {  # keys that came later and change nothing by default: folders of before stay readable
     "learner": {"committee": []},
+    "mining": {"balance": 0.0},
     "judge": {"significance": 0.0},
     "loop": {"overlap": False, "drop_at": None},
     "segmentation.objects": {"dilation": 0, "together": 0.0},
