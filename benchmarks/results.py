@@ -20,9 +20,11 @@ import yaml
 
 from activegen.recipes.comparing import FILE
 from activegen.report.comparison import (
+    BEYOND,
     CONFOUNDED,
     DIAGNOSTICS,
     HOLM,
+    WORTH,
     amount,
     between,
     diagnosed,
@@ -39,7 +41,7 @@ from activegen.report.words import NONE, percent, points
 PUBLISH = "publish"
 COMPARISONS = Path(__file__).with_name("comparisons.yaml")
 KEPT = (".yaml", ".safetensors")  # files whose names tell something
-COMPARED = ("difference", "95 % interval", "bootstrap", "verdict", "p", "seeds needed")
+COMPARED = ("difference", "95 % interval", "bootstrap-t", "verdict", "p", "seeds needed")
 
 
 def comparisons(**folders: str) -> dict[str, list[str]]:
@@ -137,13 +139,19 @@ def table(name: str, made: Mapping[str, Any]) -> str:
     arms, figure = made["arms"], made["figure"]
     lines = [f"# {name}", "", f"    {made['command']}", ""]
     lines += [f"Seeds {', '.join(map(str, made['seeds']))}; {_machine(made['environment'])}.", ""]
+    lines += [_sizes(made), ""]
     lines += [f"- {notice}" for notice in made["notices"]]
     base, unguided = made["baseline"], made["unguided"]
     first = [base, percent(arms[base]["mean"])] if base in arms else []
     head = ["arm", figure, "against", *COMPARED]
     rows = _compared(made, made["comparisons"])
     lines += ["", *_grid(head, [first + [""] * (len(head) - len(first)), *rows])]
-    lines += ["", f"{HOLM}. The bootstrap is there from 5 seeds on, to look at."]
+    told = (
+        "Intervals are Student's t over the paired seeds, on the same test images; a seed draws "
+        "which images are labelled, how learners begin and what is drawn. bootstrap-t is there "
+        "from 5 seeds on that are not all alike, to look at."
+    )
+    lines += ["", f"{HOLM}. {told}"]
     if steps := made.get("step_by_step"):
         told = (
             "Step by step: each arm that generates against the one before it in the recipe, where "
@@ -151,30 +159,28 @@ def table(name: str, made: Mapping[str, Any]) -> str:
         )
         lines += ["", told, "", *_grid(["arm", figure, "after", *COMPARED], _compared(made, steps))]
     others = [name for name in dict.fromkeys((base, unguided)) if name]
-    head = ["arm", "images", *(f"to reach {name}" for name in others), "times fewer"]
-    head += ["in unguided images", "in real images", "median seconds"]
+    whole = made["settings"]["loop"]["restart"]
+    head = ["arm", "images", *(f"to reach {name}" for name in others)]
+    head += ["times fewer"] * whole + ["in unguided images", "in real images", "median seconds"]
     costs = medians(made)
     rows = [
         [
             arm,
             str(max(of["images"].values())),
             *(amount(of["images_to_reach"].get(name)) for name in others),
-            amount(of.get("times_fewer"), 2),
-            amount(of["worth_in_unguided"], 2),
-            amount(of["worth_in_real"], 3),
+            *[amount(of.get("times_fewer"), 2)] * whole,
+            amount(of["worth_in_unguided"], 2, BEYOND),
+            amount(of["worth_in_real"], 3, BEYOND),
             f"{costs[arm]['median_seconds']:.0f}",
         ]
         for arm, of in arms.items()
         if of["settings"]["generate"] != "none"
     ]
     if rows:
-        told = (
-            f"Times fewer: the images of {unguided} over those that an arm needs to reach its "
-            "figure, with 95 % intervals. "
-            if unguided
-            else ""
-        )
-        told += "" if made["settings"]["loop"]["restart"] else CONFOUNDED
+        told = f"{WORTH} In brackets are intervals of 95 %. "
+        if whole and unguided:
+            told += f"Times fewer: the images of {unguided} over those to reach its figure."
+        told += "" if whole else CONFOUNDED
         lines += ["", "What a synthetic image is worth:", "", *_grid(head, rows), "", told.strip()]
     lines += [""] + [f"- {arm}: {of['words']}" for arm, of in made["stop"].items()]
     if any(of["curves"]["images"] for of in arms.values()):
@@ -182,6 +188,18 @@ def table(name: str, made: Mapping[str, Any]) -> str:
         lines += ["", f"![Against synthetic images]({name}.svg)", "", told]
     lines += [*_equal_seconds(made), *_diagnostics(made), *_beside(made, costs)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _sizes(made: Mapping[str, Any]) -> str:
+    """Of what is learnt from, of the test set and of the training."""
+    seen = [of for by_arm in made["facts"].values() for of in by_arm.values()]
+
+    def told(key: str) -> str:
+        return " or ".join(f"{count:,}" for count in sorted({of[key] for of in seen}))
+
+    more = [name for name, of in made["arms"].items() if of["settings"]["more_real"]]
+    learnt = f"{told('real_images')} labelled real images" + f" ({', '.join(more)})" * bool(more)
+    return f"{learnt}, {told('test_images')} test images, {told('steps')} optimiser steps."
 
 
 def _compared(made: Mapping[str, Any], comparisons: list[Mapping[str, Any]]) -> list[list[str]]:
@@ -214,7 +232,7 @@ def _beside(made: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]]) -> 
             ]
         )
     head = ["arm", "worst class", f"against {made['baseline']}", "95 % interval", "ECE"]
-    head += ["images a second", "peak MiB"]
+    head += ["drawn a second", "peak MiB"]
     return ["", "The worst class, whichever it is, calibration and cost:", "", *_grid(head, rows)]
 
 
@@ -262,7 +280,11 @@ def _diagnostics(made: Mapping[str, Any]) -> list[str]:
     real = {**judge, "label_fidelity": judge[judge["figure"]]}
     rows.append(["real test images", *(diagnostic(real, name) for name in names)])
     told = f"The synthetic images, seen by {judge['network']}, which no arm uses:"
-    return ["", told, "", *_grid(["arm", *(title for title, _ in DIAGNOSTICS.values())], rows)]
+    head = ["arm", *(title for title, _ in DIAGNOSTICS.values())]
+    about = "docs/report.md says what each is."
+    if count := judge.get("compared"):
+        about = f"Precision to KID are of {count} images of each arm. {about}"
+    return ["", told, "", *_grid(head, rows), "", about]
 
 
 def _grid(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -49,7 +49,7 @@ def test_figures_differences_and_verdicts() -> None:
 
 
 def test_amounts_and_worths() -> None:
-    arms = stated(compared.recipe(), compared.results())["arms"]
+    arms = stated(compared.recipe(loop={"restart": True}), compared.results())["arms"]
     guided = arms["guided"]
     assert guided["curves"]["images"]["amounts"] == (0, 100, 200, 300, 400)
     assert guided["curves"]["seconds"]["amounts"] == (2, 54, 106, 158, 210)
@@ -70,20 +70,45 @@ def test_amounts_and_worths() -> None:
     assert arms["real_only"]["images_to_reach"] == {}
 
 
-def test_a_longer_unguided_arm_says_what_more_than_its_images_is() -> None:
+def test_rounds_of_fewer_steps_say_nothing_of_times_fewer() -> None:
+    arms = stated(compared.recipe(), compared.results())["arms"]
+    assert arms["guided"]["times_fewer"] is None
+    assert arms["guided"]["images_to_reach"]["unguided"]["value"] == pytest.approx(200)
+
+
+@pytest.mark.parametrize(("gain", "worth"), [(-0.04, 0.5), (0.0, 1.0), (0.04, 2.5), (0.08, 4.0)])
+def test_worth_is_between_the_ends_of_unguided_arms(gain: float, worth: float) -> None:
+    runs = compared.results()
+    for of in runs.values():
+        of["guided"]["accuracy"] = of["unguided"]["accuracy"] + gain
+        of["unguided_4x"] = deepcopy(of["unguided"])
+        of["unguided_4x"]["images"] = 1600
+        of["unguided_4x"]["accuracy"] += 0.08
+        del of["unguided_4x"]["rounds"][1:-1]  # on the way they had fewer steps
+    more = {"generate": "plain", "judge": False, "changes": {"proposal.budget": 2000}}
+    made = stated(compared.recipe(arms={**compared.ARMS, "unguided_4x": more}), runs)
+    found = made["arms"]["guided"]["worth_in_unguided"]
+    assert found["value"] == pytest.approx(worth, rel=0.02)
+    assert found["low"] <= found["value"] and not found["at_most"]
+
+
+def test_an_arm_with_other_numbers_of_images_by_seed_has_a_worth() -> None:
+    runs = compared.results()
+    for seed, of in runs.items():
+        of["guided"]["images"] = 300 - 100 * seed
+        of["guided"]["accuracy"] = of["unguided"]["accuracy"]
+    found = stated(compared.recipe(), runs)["arms"]["guided"]["worth_in_unguided"]
+    assert found["value"] == pytest.approx(2, rel=0.02)  # 400 unguided for 200
+
+
+def test_an_arm_of_other_images_is_compared_with_their_numbers() -> None:
     more = {"generate": "plain", "judge": False, "changes": {"proposal.budget": 2000}}
     runs = compared.results()
     for of in runs.values():
-        of["unguided_4x"] = deepcopy(of["unguided"])
-        of["unguided_4x"]["images"] = 1600
-        for number, summary in enumerate(of["unguided_4x"]["rounds"]):
-            summary["accepted"] *= 4
-            summary["accuracy"] += 0.02 * number  # as guided with 4 times the images
+        of["unguided_4x"] = {**deepcopy(of["unguided"]), "images": 1600}
     made = stated(compared.recipe(arms={**compared.ARMS, "unguided_4x": more}), runs)
-    arms = made["arms"]
-    assert arms["guided"]["worth_in_unguided"]["value"] == pytest.approx(4)
-    assert arms["guided"]["times_fewer"]["value"] == pytest.approx(2)  # against the same budget
-    assert arms["unguided_4x"]["worth_in_unguided"] is arms["unguided"]["worth_in_unguided"] is None
+    of = {name: made["arms"][name]["worth_in_unguided"] for name in ("unguided", "unguided_4x")}
+    assert of["unguided"] is of["unguided_4x"] is None
     found = by_pair(made)["unguided_4x", "unguided"]
     assert found["images"] == {"unguided_4x": 1600, "unguided": 400}
 

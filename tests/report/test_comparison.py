@@ -30,7 +30,7 @@ def test_the_page_says_it_all(tmp_path: Path) -> None:
         "9.8.7",
         "3 MiB",
         "upper bounds",
-        "Stop rule, guided: guided is +5.0 points from unguided over 4 rounds",
+        "Stop rule, guided: +5.0 points from unguided as a mean of 4 rounds",
     ):
         assert told in seen, told
     assert text.index("Verdicts") < text.index("Curves") < text.index("Command and machine")

@@ -133,10 +133,10 @@ def mine(
 ) -> list[Judged]:
     """``budget`` references, no image much more often than others.
 
-    A class's part of the budget goes by its mistakes and ``settings.balance``. Within a class the mistakes come
-    in random order, again and again up to ``max_repeats``; where they do not suffice, the correctly
-    classified ones with the highest losses follow. Fewer than ``budget`` come back only when every
-    image was used ``max_repeats`` times.
+    A class's part of the budget goes by its mistakes and ``settings.balance``. Within a class the
+    mistakes come in random order, again and again up to ``max_repeats``; where they do not suffice,
+    the correctly classified ones with the highest losses follow. Fewer than ``budget`` come back
+    only when every image was used ``max_repeats`` times.
     """
     queues = {
         label: _queue([j for j in judged if j.label == label], settings, rng)

@@ -68,7 +68,7 @@ class Standing:
     def words(self) -> str:
         """One sentence; a point is a hundredth."""
         told = (
-            f"guided is {100 * self.difference:+.1f} points from unguided over {self.rounds} rounds"
+            f"{100 * self.difference:+.1f} points from unguided as a mean of {self.rounds} rounds"
         )
         if self.upper is None:
             return f"{told}: too early to tell."

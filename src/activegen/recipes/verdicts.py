@@ -114,7 +114,7 @@ def stated(
         "figure": _any(by_arm)["figure"],
         "baseline": base,
         "unguided": unguided,
-        "arms": {name: _arm(name, arms, by_arm, base, unguided, _more_real(arms)) for name in arms},
+        "arms": {name: _arm(name, recipe, arms, by_arm) for name in arms},
         "comparisons": family(pairs_of(recipe.arms)),
         "step_by_step": family(steps_of(recipe.arms)),
         "stop": _stops(arms, by_arm, unguided),
@@ -229,14 +229,10 @@ def _reached(track: Track, limit: float, between: bool) -> tuple[float, float] |
 
 
 def _arm(
-    name: str,
-    arms: Arms,
-    by_arm: Mapping[str, Mapping[int, Any]],
-    base: str,
-    unguided: str | None,
-    more_real: str | None,
+    name: str, recipe: Recipe, arms: Arms, by_arm: Mapping[str, Mapping[int, Any]]
 ) -> dict[str, Any]:
     mine, settings = by_arm[name], arms[name]
+    base, unguided = baseline_of(recipe.arms), unguided_of(recipe.arms)
     figures = _figures(mine)
     by_images, by_seconds = (
         {seed: track(of) for seed, of in mine.items()} for track in (_by_images, _by_seconds)
@@ -248,8 +244,8 @@ def _arm(
         for other in others
         if drawn
     }
-    fewer = needed.get(unguided or "")
-    plenty = _most_unguided(arms, by_arm, unguided)
+    fewer = needed.get(unguided or "") if recipe.loop.restart else None
+    plain, more_real = _unguided_ones(arms, unguided), _more_real(arms)
     real_alone = base in arms and arms[base].generate == "none" and not arms[base].more_real
     return {
         "settings": asdict(settings),
@@ -271,8 +267,10 @@ def _arm(
             other: asdict(of) if of is not None else None for other, of in needed.items()
         },
         "times_fewer": _times_fewer(fewer, mine, by_arm[unguided or ""]) if fewer else None,
-        "worth_in_unguided": _amount(lambda: _worth(by_images, by_arm[plenty or ""]))
-        if drawn and plenty and name not in (plenty, unguided)
+        "worth_in_unguided": _amount(
+            lambda: _worth_in_unguided(mine, [by_arm[of] for of in [base] * real_alone + plain])
+        )
+        if drawn and plain and name not in plain
         else None,
         "worth_in_real": _amount(lambda: _worth_in_real(by_images, by_arm, base, more_real or ""))
         if drawn and more_real is not None and real_alone
@@ -439,10 +437,18 @@ def _times_fewer(
     return None if found is None else asdict(found)
 
 
-def _worth(tracks: Mapping[int, Track], other: Mapping[int, Any]) -> Amount:
-    """Of one image, in images of the other."""
-    seeds = sorted(set(tracks) & set(other))
-    return worth({s: tracks[s] for s in seeds}, {s: _by_images(other[s]) for s in seeds})
+def _worth_in_unguided(mine: Mapping[int, Any], plain: Sequence[Mapping[int, Any]]) -> Amount:
+    """Of one image, in unguided ones: ends of arms alone, which all have their steps behind them.
+
+    Args:
+        mine: the arm whose images are valued.
+        plain: unguided arms of several budgets, and the one without images if there is one.
+    """
+    seeds = sorted(set(mine).intersection(*plain))
+    images, figures = fmean(mine[s]["images"] for s in seeds), _figures(mine)
+    ends = {s: sorted((float(of[s]["images"]), _figures(of)[s]) for of in plain) for s in seeds}
+    others = {s: Track(*map(tuple, zip(*of, strict=True))) for s, of in ends.items()}
+    return worth({s: Track((images,), (figures[s],)) for s in seeds}, others)
 
 
 def _worth_in_real(
@@ -464,22 +470,17 @@ def _more_real(arms: Arms) -> str | None:
     return _first(found) if found else None
 
 
-def _most_unguided(
-    arms: Arms, by_arm: Mapping[str, Mapping[int, Any]], unguided: str | None
-) -> str | None:
-    """Of unguided and arms that are the same with another budget, the one with the most images."""
-    if unguided is None or unguided not in by_arm:
-        return None
+def _unguided_ones(arms: Arms, unguided: str | None) -> list[str]:
+    """Unguided and arms that are the same with another budget."""
+    if unguided is None or unguided not in arms:
+        return []
     plain = replace(arms[unguided], changes={})
-    more = [
+    return [
         name
         for name, of in arms.items()
         if replace(of, changes={}) == plain
-        and {key.removeprefix("segmentation.") for key in of.changes} == {"proposal.budget"}
+        and {key.removeprefix("segmentation.") for key in of.changes} <= {"proposal.budget"}
     ]
-    return max(
-        [unguided, *more], key=lambda name: fmean(of["images"] for of in by_arm[name].values())
-    )
 
 
 def _stops(

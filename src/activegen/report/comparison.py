@@ -34,9 +34,14 @@ DIAGNOSTICS = {  # title by name; shares in per cent, others with so many digits
 VERDICTS = {"helps": "yes", "hurts": "no"}  # how a row looks
 HOLM = "p and verdicts are after Holm's correction; an interval is of its comparison alone, without"
 CONFOUNDED = (
-    "Points with fewer images had fewer optimiser steps too (loop.restart is false), so these "
-    "numbers mix images with steps."
+    "Rounds with fewer images had fewer optimiser steps too (loop.restart is false), so images to "
+    "reach a figure mix images with steps, and are upper bounds."
 )
+WORTH = (
+    "Worth of one image of an arm: unguided images, or real ones, that bring as much, over the "
+    "images of the arm; by what arms of other sizes have at their end, straight between them."
+)
+BEYOND = "more than was measured"
 
 
 def write_comparison(folder: Path) -> Path:
@@ -96,6 +101,8 @@ def _content(made: Mapping[str, Any]) -> dict[str, Any]:
         "phases": list(dict.fromkeys(p for of in costs.values() for p in of["median_phases"])),
         "between": between,
         "amount": amount,
+        "beyond": BEYOND,
+        "worth": WORTH,
         "p_of": p_of,
         "verdict_of": verdict_of,
         "recipe": yaml.safe_dump(made["settings"], sort_keys=False, allow_unicode=True),
@@ -195,8 +202,8 @@ def between(interval: Mapping[str, float] | None) -> str:
     return f"{low} to {high}"
 
 
-def amount(of: Mapping[str, Any] | None, digits: int = 0) -> str:
-    """How much it takes, with its interval; "not reached" where all measured is too little.
+def amount(of: Mapping[str, Any] | None, digits: int = 0, beyond: str = "not reached") -> str:
+    """How much it takes, with its interval; ``beyond`` where all measured is too little.
 
     >>> amount({"value": 40.2, "low": 31.0, "high": None})
     '40 (31 to more than measured)'
@@ -208,7 +215,7 @@ def amount(of: Mapping[str, Any] | None, digits: int = 0) -> str:
     if of is None:
         return NONE
     if of["value"] is None:
-        told = "not reached"
+        told = beyond
     else:
         bound = "at most " if of.get("at_most") else "at least " if of.get("at_least") else ""
         told = bound + f"{of['value']:.{digits}f}"
