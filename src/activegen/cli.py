@@ -264,8 +264,8 @@ def compare(
         str,
         typer.Option(
             help="Names with commas between: the recipe's arms or standard ones (real_only, "
-            "augmented, unguided, selected, guided, guided_judged, more_real, synthetic_only), "
-            "all for all of these; the recipe's own by default."
+            "augmented, unguided, unguided_4x, selected, guided, guided_judged, more_real, "
+            "synthetic_only), all for all of these that fit; the recipe's own by default."
         ),
     ] = "",
     seeds: Annotated[int, typer.Option(help="How many, from the recipe's on.")] = 5,

@@ -14,11 +14,11 @@ import tiny
 import toy
 from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.proof.fairness import Facts
-from activegen.recipes import Recipe, Run, arms, comparing, parse
+from activegen.recipes import Recipe, Run, arms, comparing, load, parse
 from activegen.recipes import run as running
 from activegen.recipes.arms import STANDARD, with_named_arms
 from activegen.recipes.comparing import Ways, compare
-from activegen.recipes.evidence import differs_on_purpose
+from activegen.recipes.evidence import differs_on_purpose, trained_otherwise
 from activegen.recipes.progress import Event
 from activegen.recipes.run import environment
 from activegen.records import UserError
@@ -216,11 +216,22 @@ def test_a_leak_and_unequal_steps_are_refused(model: Path, tmp_path: Path) -> No
         compare(recipe, tmp_path)
 
 
-def judge_file(recipe: Recipe, folder: Path) -> Path:
-    """Of a run that has trained its judge."""
-    _ = Run(recipe, folder).label_model
+def judge_file(recipe: Recipe, folder: Path, role: str = "label_model") -> Path:
+    """Of a run that has trained its judge, or its teacher."""
+    _ = getattr(Run(recipe, folder), role)
     [file] = (folder / "judge").iterdir()
     return file
+
+
+def planted_file(made: dict, folder: Path, role: str) -> Path:
+    """A judge or a teacher in a new run, which has learnt from test images instead."""
+    own = judge_file(parse(made), folder / "fine", role)
+    data = made["data"] | {"train": {**made["data"]["train"], "split": "test"}}
+    saw = judge_file(parse(made | {"data": data}), folder / "saw", role)
+    there = folder / "swapped/seed-0/judge" / own.name
+    there.parent.mkdir(parents=True)
+    there.write_bytes(saw.read_bytes())
+    return there
 
 
 def test_a_leak_of_the_only_arm_is_refused(model: Path, tmp_path: Path) -> None:
@@ -235,16 +246,104 @@ def test_a_judge_that_has_seen_the_test_is_refused_before_any_work(
     model: Path, tmp_path: Path
 ) -> None:
     made = settings(model, real_only=NONE, active={"generate": "guided"})
-    own = judge_file(parse(made), tmp_path / "fine")
-    made["data"] |= {"train": {**made["data"]["train"], "split": "test"}}
-    saw = judge_file(parse(made), tmp_path / "saw").read_bytes()
-    made["data"]["train"]["split"] = "train"
-    there = tmp_path / "swapped/seed-0/judge" / own.name
-    there.parent.mkdir(parents=True)
-    there.write_bytes(saw)
+    there = planted_file(made, tmp_path, "label_model")
     with pytest.raises(UserError, match="the judge of active has learnt from test images: test im"):
         compare(parse(made), tmp_path / "swapped")
     assert list(there.parent.parent.iterdir()) == [there.parent]
+
+
+TAUGHT = {"guided": [{"ascend": {"of": "latents", "objectives": ["teacher_anchor"]}}]}
+
+
+@pytest.mark.parametrize(
+    "arm", [GUIDED, {"generate": "selected", "judge": False, "by": "teacher_student"}]
+)
+def test_a_teacher_that_has_seen_the_test_is_refused_before_any_work(
+    model: Path, tmp_path: Path, arm: dict
+) -> None:
+    made = settings(model, real_only=NONE, unguided=PLAIN, active=arm)
+    made["guidance"] |= TAUGHT
+    there = planted_file(made, tmp_path, "teacher")
+    with pytest.raises(UserError) as refused:
+        compare(parse(made), tmp_path / "swapped")
+    assert "the teacher of active has learnt from test images: test image" in str(refused.value)
+    assert f"delete '{there}' and, of what was drawn with it, the folders active" in str(
+        refused.value
+    )
+    assert list(there.parent.parent.iterdir()) == [there.parent]
+    unasked = compare(parse(made), tmp_path / "swapped", ["real_only", "unguided"])
+    assert unasked["facts"]["0"]["unguided"]["judge_images"] == 0
+    there.unlink()
+    found = compare(parse(made), tmp_path / "swapped")["facts"]["0"]
+    assert found["active"]["judge_images"] == found["active"]["real_images"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arm", "asked"),
+    [
+        (NONE, {}),
+        (PLAIN, {}),
+        (PLAIN | {"judge": True}, {0: "judge"}),
+        (GUIDED, {1: "teacher"}),
+        (GUIDED | {"judge": True}, {0: "judge", 1: "teacher"}),
+        (GUIDED | {"way": "pulled"}, {}),
+        (GUIDED | {"way": "scored"}, {1: "teacher"}),
+        (GUIDED | {"way": "student"}, {1: "teacher"}),
+        (GUIDED | {"by": "teacher_student", "way": "pulled"}, {}),  # it ranks nothing
+        (GUIDED | {"changes": {"proposal.adversarial_share": 0.1}}, {1: "teacher"}),
+        (GUIDED | {"changes": {"proposal.adversarial_share": 0.0}}, {}),
+        ({"generate": "selected", "judge": False}, {}),
+        ({"generate": "selected", "judge": False, "by": "teacher_student"}, {1: "teacher"}),
+    ],
+)
+def test_who_decides_what_the_images_of_an_arm_are(
+    model: Path, tmp_path: Path, arm: dict, asked: dict[int, str]
+) -> None:
+    def ascend(*objectives: Any) -> list[dict]:
+        return [{"ascend": {"of": "latents", "objectives": [*objectives]}}]
+
+    made = settings(model, active=arm)
+    made["guidance"] = {
+        "guided": ["reference_pull"],
+        "adversarial": ascend("entropy", "teacher_anchor"),
+        "pulled": ["reference_pull"],
+        "scored": ascend({"entropy": {"of": "teacher"}}),
+        "student": ascend("teacher_student"),
+    }
+    assert Run(parse(made), tmp_path).asked("active") == asked
+
+
+def test_a_judge_that_saw_the_test_as_labelled_images_is_a_matter_of_the_data(
+    model: Path, tmp_path: Path
+) -> None:
+    made = settings(model, real_only=NONE, active={"generate": "guided"})
+    made["data"]["train"] = {"split": "test", "per_class": 2, "options": {"count": 3}}
+    _ = Run(parse(made), tmp_path / "seed-0").label_model
+    with pytest.raises(UserError, match="used test images as labelled ones") as refused:
+        compare(parse(made), tmp_path)
+    assert "delete" not in str(refused.value)
+
+
+def test_arms_without_real_images_are_compared_whatever_they_are_drawn_from(
+    model: Path, tmp_path: Path
+) -> None:
+    alone = {"synthetic_only": PLAIN | {"real": False}, "guided": GUIDED | {"real": False}}
+    made = compare(parse(settings(model, real_only=NONE, **alone)), tmp_path)
+    assert [(of["arm"], of["baseline"]) for of in made["step_by_step"]] == [
+        ("guided", "synthetic_only")
+    ]
+    facts = made["facts"]["0"]
+    shown, labelled = facts["guided"]["real_images"], facts["real_only"]["real_images"]
+    assert shown > facts["synthetic_only"]["real_images"] == 0
+    [told] = [of for of in made["notices"] if "in sight" in of]
+    assert told.startswith(
+        f"guided learns from no real images, but was drawn with {shown} of {labelled} labelled ones"
+    )
+    plan = Store(str(tmp_path / "seed-0/arms/guided/store")).round(0).plan() or []
+    used = {request.reference for request in plan if request.reference}
+    assert len(used) == shown and all(id in told for id in sorted(used)[:3])
+    fewer = compare(parse(settings(model, real_only=NONE, guided=alone["guided"])), tmp_path)
+    assert not any("in sight" in of for of in fewer["notices"])
 
 
 def test_a_judge_that_does_not_say_what_it_has_seen_is_told(model: Path, tmp_path: Path) -> None:
@@ -343,7 +442,7 @@ def test_a_pool_is_of_one_recipe(
     measured = iter([3, 7])
     monkeypatch.setattr(arms, "pool_of_equal_cost", lambda run, of: next(measured))
 
-    def pool(**changes: Any) -> int:
+    def pool(**changes: Any) -> float:
         recipe = parse(settings(model) | changes)
         return with_named_arms(recipe, ["selected"], tmp_path).arms["selected"].pool
 
@@ -381,3 +480,25 @@ def test_what_may_differ() -> None:
     elsewhere = replace(base, real_images=frozenset({"z"}))
     assert differs_on_purpose(elsewhere, base, (other, real), 2) == ("images",)
     assert differs_on_purpose(replace(base, images=3), base, (real, real), 2) == ()
+    alone = ArmSettings("guided", real=False)
+    assert "real images" in differs_on_purpose(elsewhere, base, (alone, alone), 2)
+    for few in (elsewhere, wider):
+        assert "real images" not in differs_on_purpose(few, base, (ArmSettings(), ArmSettings()), 2)
+    assert "real images" not in differs_on_purpose(elsewhere, base, (alone, ArmSettings()), 2)
+
+
+def test_a_second_network_is_training_that_is_otherwise() -> None:
+    def told(changed: dict[str, Any], usual: dict[str, Any] | None = None) -> list[str]:
+        arms = {"words": PLAIN, "own": PLAIN | {"changes": changed}}
+        made = load("ablation_text").plain() | {"arms": arms}
+        return trained_otherwise(parse(made | {"learner": made["learner"] | (usual or {})}))
+
+    begin = "own is trained otherwise than the recipe says: "
+    two = {"co_training": {"mixing": 0.5}}
+    networks = "networks (learner.co_training)"
+    assert told({"learner.co_training": {}}) == [f"{begin}{networks} 2 instead of 1"]
+    assert told({"learner.co_training": None}, two) == [f"{begin}{networks} 1 instead of 2"]
+    assert told({"learner.co_training.mixing": 0.1}, two) == [
+        f"{begin}co_training.mixing 0.1 instead of 0.5"
+    ]
+    assert told({"learner.co_training": {}}, two) == []

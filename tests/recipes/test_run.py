@@ -325,7 +325,9 @@ def test_a_fingerprint_of_before_there_were_committees(settings: dict, tmp_path:
     plain = Run(parse(only(settings, arm="selected")), tmp_path)
     arms = {"arm": {"generate": "selected", "of": "committee"}}
     committee = Run(parse(settings | {"arms": arms}), tmp_path)
-    without = {k: v for k, v in asdict(plain.recipe.arms["arm"]).items() if k != "of"}
+    without = {
+        k: v for k, v in asdict(plain.recipe.arms["arm"]).items() if k not in ("of", "after")
+    }
     made_of = [plain.recipe.fingerprint, plain.data.fingerprint, [plain.place.fingerprint], without]
     assert plain.fingerprint("arm") == fingerprint(made_of) != committee.fingerprint("arm")
 
@@ -416,7 +418,7 @@ def test_members_of_a_calibrated_judge_leave_out_what_they_are_calibrated_by(
     assert all(set(seen.ids).isdisjoint(unseen.ids) for seen, unseen in parts)
     assert set(parts[0][1].ids) | set(parts[1][1].ids) == everything
     seen = [set(contents(part).values()) for part, _ in parts]
-    assert [set(of) for of in run.judge_learnt_from()] == seen
+    assert [set(run.learnt_from(member)) for member in run.asked("active")] == seen
     assert set(run._seen_by(2)[0].ids) == everything  # the teacher of guidance, who judges nothing
     check = run.judge(run.recipe.arms["active"]).check
     assert isinstance(check, Believed)

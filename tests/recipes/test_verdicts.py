@@ -169,6 +169,7 @@ def test_between_rounds_that_are_trained_to_their_end_the_way_is_straight() -> N
     assert cut["arms"]["guided"]["mean"] == pytest.approx(0.58 + 0.04 / 4)
     assert cut["arms"]["guided"]["seconds"] == {0: 119, 1: 119, 2: 119}
     assert cut["arms"]["more_real"]["seconds"] == {0: 10, 1: 10, 2: 10}
+    assert {of["comparisons"] for of in cut["comparisons"]} == {4}  # of one table together
     found = by_pair(cut)
     assert found["guided", "unguided"]["difference"] == pytest.approx(0.045)
     assert found["guided", "real_only"]["difference"] == pytest.approx(0.09)
@@ -245,6 +246,15 @@ def test_steps_of_an_ablation_are_a_family_of_their_own() -> None:
     steps = [("attentive", "image"), ("guided", "attentive"), ("guided_judged", "guided")]
     assert steps_of(arms) == steps  # image has unguided already
     assert steps_of({"guided": way, "unguided": PLAIN}) == []  # compared the other way round
+    arms["guided_judged"] = replace(GUIDED, after="image")
+    assert steps_of(arms)[-1] == ("guided_judged", "image")
+    arms |= {
+        "attentive": replace(arms["attentive"], after=""),
+        "few": replace(arms["few"], after="image"),
+    }
+    assert steps_of(arms) == [("few", "image"), ("guided", "attentive"), ("guided_judged", "image")]
+    arms["few"] = replace(arms["few"], after="left_out")
+    assert len(steps_of(arms)) == 2
     both = {**compared.ARMS, "more": compared.ARMS["guided"]}
     runs = compared.results()
     for of in runs.values():
@@ -254,6 +264,11 @@ def test_steps_of_an_ablation_are_a_family_of_their_own() -> None:
     assert (step["arm"], step["baseline"], step["comparisons"]) == ("more", "guided", 1)
     assert step["verdict"] == "no difference shown"
     assert {of["comparisons"] for of in made["comparisons"]} == {6}
+
+
+def test_unguided_is_the_baseline_where_real_images_alone_are_not() -> None:
+    assert baseline_of({"guided": GUIDED, "unguided": PLAIN}) == "unguided"
+    assert baseline_of({"guided": GUIDED, "more": replace(NONE, more_real=2)}) == "guided"
 
 
 def test_a_guided_arm_goes_on_while_it_may_be_better() -> None:
@@ -306,7 +321,7 @@ def test_rounds_that_go_on_are_said_to() -> None:
 
 def test_what_is_compared_with_what() -> None:
     assert baseline_of({"guided": GUIDED, "mine": NONE}) == "mine"
-    assert baseline_of({"more": ArmSettings("none", more_real=1), "two": PLAIN}) == "more"
+    assert baseline_of({"more": ArmSettings("none", more_real=1), "two": PLAIN}) == "two"
     assert unguided_of({"a": GUIDED, "b": PLAIN, "unguided": PLAIN}) == "unguided"
     assert unguided_of({"a": ArmSettings("plain", real=False)}) is None
     assert pairs_of({"a": PLAIN, "b": GUIDED}) == [("b", "a")]

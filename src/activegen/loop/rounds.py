@@ -403,9 +403,9 @@ class _Run:
             progress = number / max(parts.loop.generating - 1, 1)
             plan = parts.task.propose(self._judged(), parts.train, progress, origin, rng)
             return plan if settings.way is None else in_way(plan, settings.way)
-        selecting = settings.generate == "selected"
-        count = parts.task.budget * settings.pool if selecting else parts.task.candidates
-        return parts.task.propose_plain(count, parts.train, origin, rng)
+        task, selecting = parts.task, settings.generate == "selected"
+        count = settings.candidates(task.budget) if selecting else task.candidates
+        return task.propose_plain(count, parts.train, origin, rng)
 
     def _judged(self) -> list[Any]:
         """Every image that can be mined, as a learner sees it that was not trained on it."""

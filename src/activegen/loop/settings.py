@@ -1,5 +1,6 @@
 """Settings of the rounds, and of the arms of a comparison."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -90,7 +91,7 @@ class ArmSettings:
         generate: "none", "plain" (without knowing the learner), "selected" (the best of several
             plain ones, as in pool-based active learning) or "guided" (from mistakes).
         judge: check labels and copies; without, only what is no picture or leaks is rejected.
-        pool: candidates for each image of a "selected" arm.
+        pool: candidates for each image of a "selected" arm, as 4 or 2.5; `candidates` in all.
         by: the score that they are ranked by, a name in ``scores.SCORES``.
         of: whose score it is, the "learner" or the "committee" of it and those that mine.
         way: how a "guided" arm draws all that it does not draw plainly, a name in the recipe's
@@ -101,6 +102,8 @@ class ArmSettings:
         more_real: labelled real images beyond the recipe's, of each class, or of masks in all.
         changes: values of the recipe's keys that are otherwise in this arm, as
             ``{"training.augmentation": "photo"}``; ``recipes.schema.CHANGEABLE`` has the keys.
+        after: the arm that this one is a step from, in tables; empty is none. By default the last
+            before it that generates, with the same real images and changed keys.
 
     Raises:
         UserError: a value out of its range, or one that says nothing of such an arm.
@@ -110,21 +113,24 @@ class ArmSettings:
 
     generate: str = "guided"
     judge: bool = True
-    pool: int = 4
+    pool: int | float = 4
     by: str = "entropy"
     of: str = "learner"
     way: str | None = None
     real: bool = True
     more_real: int = 0
     changes: dict[str, Any] = field(default_factory=dict, hash=False)
+    after: str | None = field(default=None, compare=False)
 
     def __post_init__(self):
         if self.generate not in ("none", "plain", "selected", "guided"):
             raise UserError(
                 f"an arm generates none, plain, selected or guided; not '{self.generate}'"
             )
-        if self.pool < 1:
+        if not 1 <= self.pool < math.inf:
             raise UserError(f"an arm's pool is {self.pool}; give at least 1 candidate an image")
+        if self.pool == int(self.pool):  # so that 4.0 and 4 are one fingerprint
+            object.__setattr__(self, "pool", int(self.pool))
         if self.of not in ("learner", "committee"):
             raise UserError(f"a score is of the learner or the committee; not of '{self.of}'")
         if choose(SCORES, self.by, "score").of_several and self.of == "learner":
@@ -143,6 +149,10 @@ class ArmSettings:
             )
         if self.more_real < 0:
             raise UserError(f"an arm's more_real is {self.more_real}; give 0 or more images")
+
+    def candidates(self, budget: int) -> int:
+        """Plain images of which a "selected" arm keeps so many, in each round that generates."""
+        return round(self.pool * budget)
 
     @property
     def mines(self) -> bool:

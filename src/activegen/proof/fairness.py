@@ -25,7 +25,7 @@ class Facts:
         images: synthetic images learnt from.
         test_distances: of each of those to the nearest test image, `fingerprints.nearest`'s unit:
             below 1 is a near-copy.
-        judge_images: ids of the images that the judge has learnt from; none without a judge.
+        judge_images: ids of the images that the judge, or a teacher, has learnt from.
         sampling: settings of sampler, guidance scale and prompts, by name.
         generator: fingerprint of the generator; "" for an arm without one.
     """

@@ -4,10 +4,12 @@ To add one, write a function here and its name in `STANDARD`.
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from activegen.loop.proposing import ADVERSARIAL, GUIDED
 from activegen.loop.settings import ArmSettings
 from activegen.recipes.plan import pool_of_equal_cost
 from activegen.recipes.run import Run
@@ -25,12 +27,18 @@ STRONGER = {
     "land_cover": "land_cover_strong",
     "photo": "street",
 }
+RANKED_BY = {**{score: score for score in SCORES}, "adversarial": "cross_entropy"}  # by objective
+_LOG = logging.getLogger(__name__)
+
+
+class Unfit(UserError):
+    """A standard arm that the recipe cannot have; among all of them it is left out."""
 
 
 def _augmented(recipe: Recipe, folder: Path) -> ArmSettings:
     own = recipe.training.augmentation
     if own not in STRONGER:
-        raise UserError(
+        raise Unfit(
             f"there is no augmentation that is stronger than '{own}'; say which the arm shall have:"
             " --set 'arms.augmented={generate: none, changes: {training.augmentation: photo}}'"
         )
@@ -38,13 +46,23 @@ def _augmented(recipe: Recipe, folder: Path) -> ArmSettings:
 
 
 def _selected(recipe: Recipe, folder: Path) -> ArmSettings:
-    """As many candidates as take the time of guiding, measured once for a folder."""
+    """As many candidates as take the time of guiding, measured once for a folder.
+
+    Raises:
+        Unfit: nothing can be guided, so there is no time to measure.
+    """
     by, of = _ascended(recipe)
     files = open_folder(str(folder))
     written = files.read(POOL)
     known = parse_json(written, POOL) if written else {}
     made_of = with_seed(recipe, 0).fingerprint
     if known.get("recipe", made_of) != made_of or not known:
+        if reason := _unguidable(recipe):
+            raise Unfit(
+                f"the arm selected has no cost of guiding to equal: {reason}; say how many "
+                "candidates it has for each image: "
+                "--set 'arms.selected={generate: selected, judge: false, pool: 4}'"
+            )
         ways = {way: ArmSettings(way) for way in ("none", "plain", "guided")}
         run = Run(with_arms(recipe, ways), folder / "measured")
         run.check()
@@ -54,18 +72,45 @@ def _selected(recipe: Recipe, folder: Path) -> ArmSettings:
 
 
 def _ascended(recipe: Recipe) -> tuple[str, str]:
-    """The first score that "guided" moves images up, and whose; else the learner's entropy."""
-    for objective in objectives(recipe.guidance.get("guided", ())):
-        body = objective.body
-        if objective.word in SCORES and body.weight > 0 and body.of in ("learner", "committee"):
-            return objective.word, body.of
+    """The first score that a guided arm moves images up, and whose; else the learner's entropy.
+
+    Of the capped loss of the label, "adversarial", it is the cross-entropy without the cap.
+    """
+    for way in _guided_ways(recipe):
+        for objective in objectives(recipe.guidance.get(way, ())):
+            by, of = RANKED_BY.get(objective.word), getattr(objective.body, "of", "learner")
+            if by and objective.body.weight > 0 and of in ("learner", "committee"):
+                return by, of
     return "entropy", "learner"
+
+
+def _guided_ways(recipe: Recipe) -> list[str]:
+    """In which a guided arm draws, as the recipe proposes."""
+    adversarial = recipe.segmentation is None and recipe.proposal.adversarial_share > 0
+    return [GUIDED, ADVERSARIAL] if adversarial else [GUIDED]
+
+
+def _unguidable(recipe: Recipe) -> str:
+    """Why the recipe has no guided arm; "" where it may have one."""
+    if recipe.segmentation is not None and recipe.segmentation.text is not None:
+        return "segmentation.text has no masks to draw for"
+    missing = [way for way in _guided_ways(recipe) if way not in recipe.guidance]
+    return f"guidance.{missing[0]} is missing (list its terms, or [] for none)" if missing else ""
+
+
+def _guided(judge: bool) -> Callable[[Recipe, Path], ArmSettings]:
+    def made(recipe: Recipe, folder: Path) -> ArmSettings:
+        if reason := _unguidable(recipe):
+            raise Unfit(f"no standard arm can be guided here: {reason}; name other arms")
+        return ArmSettings("guided", judge=judge)
+
+    return made
 
 
 def _more_real(recipe: Recipe, folder: Path) -> ArmSettings:
     few = recipe.data.train.count if recipe.segmentation else recipe.data.train.per_class
     if few is None:
-        raise UserError(
+        raise Unfit(
             "the arm more_real has no more real images: the recipe trains on all of them; set "
             "data.train.per_class (of masks data.train.count)"
         )
@@ -89,8 +134,8 @@ STANDARD: Mapping[str, Callable[[Recipe, Path], ArmSettings]] = {
     "unguided": _always(ArmSettings("plain", judge=False)),
     "unguided_4x": _four_times,
     "selected": _selected,
-    "guided": _always(ArmSettings("guided", judge=False)),
-    "guided_judged": _always(ArmSettings("guided")),
+    "guided": _guided(judge=False),
+    "guided_judged": _guided(judge=True),
     "more_real": _more_real,
     "synthetic_only": _always(ArmSettings("plain", judge=False, real=False)),
 }
@@ -101,11 +146,13 @@ def with_named_arms(recipe: Recipe, names: Sequence[str], folder: Path) -> Recip
 
     Args:
         recipe: to compare the arms under.
-        names: of them, in this order; none takes the recipe's own, "all" every standard one.
+        names: of them, in this order; none takes the recipe's own, "all" every standard one that
+            fits the recipe: of the others a warning is logged.
         folder: of the comparison, where a measured pool is kept.
 
     Raises:
-        UserError: an unknown name, one that is there twice, or an arm that does not fit the recipe.
+        UserError: an unknown name, one that is there twice, or a named arm that does not fit the
+            recipe.
     """
     wanted = [one for name in names for one in (STANDARD if name == ALL else [name])]
     wanted = wanted or list(recipe.arms)
@@ -113,10 +160,15 @@ def with_named_arms(recipe: Recipe, names: Sequence[str], folder: Path) -> Recip
         raise UserError(f"the arm '{twice[0]}' is named twice; name each once")
     for name in wanted:
         choose({**STANDARD, **recipe.arms}, name, "arm")
-    chosen = {
-        name: recipe.arms[name] if name in recipe.arms else STANDARD[name](recipe, folder)
-        for name in wanted
-    }
+    chosen: dict[str, ArmSettings] = {}
+    for name in wanted:
+        try:
+            own = recipe.arms.get(name)
+            chosen[name] = own or STANDARD[name](recipe, folder)
+        except Unfit as reason:
+            if name in names:
+                raise
+            _LOG.warning("'%s' leaves out the arm '%s': %s", ALL, name, reason)
     return with_arms(recipe, chosen)
 
 

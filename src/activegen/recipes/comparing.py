@@ -14,6 +14,7 @@ import json
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +23,8 @@ from typing import Any
 from activegen.loop.metering import peak_memory, reset_peak_memory
 from activegen.loop.rounds import always
 from activegen.proof.fairness import Facts, refuse, refuse_leaks
-from activegen.recipes.arms import on_device, with_named_arms, with_seed
-from activegen.recipes.diagnosing import HeldOutSettings, diagnose
+from activegen.recipes.arms import STANDARD, on_device, with_named_arms, with_seed
+from activegen.recipes.diagnosing import HeldOutSettings, check_held_out, diagnose
 from activegen.recipes.evidence import Evidence, differs_on_purpose, trained_otherwise
 from activegen.recipes.jobs import Job, check_devices, in_parallel
 from activegen.recipes.progress import Event, Observer, silent
@@ -40,7 +41,7 @@ from activegen.recipes.verdicts import (
     stopped_after,
     unguided_of,
 )
-from activegen.records import UserError
+from activegen.records import UserError, choose
 from activegen.store import Store
 from activegen.store.files import open_folder, parse_json
 
@@ -109,7 +110,16 @@ def compare(
         )
     ways, begun = ways or Ways(), time.monotonic()
     check_devices(ways.devices)
+    known = {**STANDARD, **recipe.arms}
     recipe = with_named_arms(recipe, arms, folder)
+    for name, of in recipe.arms.items():
+        if of.after:
+            choose(known, of.after, f"arms.{name}.after")
+    if ways.stop and unguided_of(recipe.arms) is None:
+        raise UserError(
+            "the stop rule compares with an arm that draws plainly, and there is none: add "
+            "'unguided' to --arms, or leave out --stop"
+        )
     looks = _looks(folder)
 
     def over() -> bool:
@@ -124,10 +134,10 @@ def compare(
     facts: dict[int, dict[str, Facts]] = {}
     doubts: dict[str, None] = {}
     for seed in seeds:
-        run, evidence = _begun(recipe, folder, seed, observer)
+        run, evidence = _begun(recipe, folder, seed, observer, ways)
         runs[seed], started = run, time.monotonic()
         done = {
-            arm: _carried_out(run, arm, _against(run, arm, ways))
+            arm: _carried_out(run, arm, _against(run, arm, ways), 1)
             for arm in _in_turn(recipe, ways)
             if run.finished(arm) or not over()
         }
@@ -145,6 +155,9 @@ def compare(
     made = _made(recipe, seeds, results, costs, facts, ways)
     made["machines"] = _machines(runs, results)
     made["notices"] += [*doubts, *trained_otherwise(recipe), *_elsewhere(made["machines"])]
+    if shared := _shared(costs):
+        made["equal_seconds"] = None
+        made["notices"] += shared
     made["looks"] = _with_look(looks, made)
     made["notices"] += _looked_before(made["looks"], len(seeds))
     made["budget_seconds"], made["seconds"] = ways.budget_seconds, _since(begun)
@@ -176,9 +189,9 @@ def _looks(folder: Path) -> list[int]:
 
 
 def _with_look(looks: Sequence[int], made: Mapping[str, Any]) -> list[int]:
-    """These and that of a comparison, if it has verdicts."""
-    seen = any(of["p_value"] is not None for of in made["comparisons"])
-    return sorted({*looks, *([len(made["seeds"])] if seen else [])})
+    """These and those of a comparison's verdicts."""
+    seen = {len(of["seeds"]) for of in made["comparisons"] if of["p_value"] is not None}
+    return sorted({*looks, *seen})
 
 
 def _looked_before(looks: Sequence[int], seeds: int) -> list[str]:
@@ -199,10 +212,14 @@ def _written(folder: Path, made: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _begun(recipe: Recipe, folder: Path, seed: int, observer: Observer) -> tuple[Run, Evidence]:
+def _begun(
+    recipe: Recipe, folder: Path, seed: int, observer: Observer, ways: Ways
+) -> tuple[Run, Evidence]:
     """A run that may begin."""
     run = Run(with_seed(recipe, seed), folder / f"seed-{seed}", _of_seed(observer, seed))
     run.check()
+    if ways.held_out is not None:
+        check_held_out(run, ways.held_out)
     evidence = Evidence(run)
     _refuse(run, {arm: evidence.before(arm) for arm in recipe.arms})
     run.record()
@@ -233,16 +250,17 @@ def _side_by_side(
     """Leaves finished arms in the folder."""
     missing: list[tuple[Run, int, str]] = []
     for seed in seeds:
-        run, _ = _begun(recipe, folder, seed, observer)
+        run, _ = _begun(recipe, folder, seed, observer, ways)
         here = [(run, seed, arm) for arm in recipe.arms if not run.finished(arm)]
         if here and not over():
             run.prepare()
             run.release()
         missing += here
+    together = max(Counter(ways.devices).values())
     later = [ways.stop and recipe.arms[arm].generate == "guided" for _, _, arm in missing]
     for wave in (False, True):
         jobs = [
-            Job(recipe.plain(), folder, seed, arm, _against(run, arm, ways))
+            Job(recipe.plain(), folder, seed, arm, _against(run, arm, ways), together)
             for (run, seed, arm), of in zip(missing, later, strict=True)
             if of == wave
         ]
@@ -255,7 +273,7 @@ def carry_out(job: Job, device: str, observer: Observer) -> None:
     recipe = on_device(parse(dict(job.recipe), "the recipe of the comparison"), device)
     run = Run(with_seed(recipe, job.seed), job.folder / f"seed-{job.seed}", observer)
     run.check()
-    _carried_out(run, job.arm, job.against)
+    _carried_out(run, job.arm, job.against, job.together)
 
 
 def _made(
@@ -297,8 +315,10 @@ def _made(
     return made
 
 
-def _carried_out(run: Run, arm: str, against: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """An arm's result, and the peak of memory while its work was done."""
+def _carried_out(
+    run: Run, arm: str, against: str | None, together: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An arm's result, and how its work was done: its peak of memory, arms on one device."""
     files = open_folder(str(run.folder / "arms" / arm))
     if run.finished(arm):
         known = files.read(COST)
@@ -311,7 +331,7 @@ def _carried_out(run: Run, arm: str, against: str | None) -> tuple[dict[str, Any
         rounds = [summary for k in of.rounds() if (summary := of.round(k).summary())]
         go_on = go_on_against(rounds, run.recipe.loop)
     result = run.arm(arm, go_on)
-    cost = {"peak_memory": peak_memory(devices)}
+    cost = {"peak_memory": peak_memory(devices), "together": together}
     files.write(COST, json.dumps(cost).encode())
     return result, cost
 
@@ -338,6 +358,18 @@ def _elsewhere(machines: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"arms were carried out on {len(kinds)} kinds of machines, so their seconds and memory are "
         "not to be compared; 'machines' in comparison.json has them"
+    ]
+
+
+def _shared(costs: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    """What is wrong with the seconds of arms that had a device together."""
+    most = max(of.get("together", 1) for by_arm in costs.values() for of in by_arm.values())
+    if most == 1:
+        return []
+    return [
+        f"up to {most} arms had one device at the same time and slowed each other down, so their "
+        "seconds are not to be compared, and there is no table at equal seconds; --jobs 1, or "
+        "--devices that are named once each, measures them"
     ]
 
 

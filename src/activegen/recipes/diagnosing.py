@@ -322,6 +322,18 @@ class Beside:
         }
 
 
+def check_held_out(run: Run, settings: HeldOutSettings) -> None:
+    """Nothing, if there will be a held-out model; `held_out` reads or trains it.
+
+    Raises:
+        UserError: there is no such model, or it is one that an arm uses itself.
+    """
+    if settings.judge.endswith(".safetensors"):
+        _from_file(run, Path(settings.judge))
+    else:
+        _untrained(run, _chosen(run, settings.judge))
+
+
 def held_out(
     run: Run,
     seeds: Sequence[int],

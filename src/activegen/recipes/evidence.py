@@ -1,7 +1,7 @@
 """What the arms of a run were made with, as far as the run's folder and its data show."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 from activegen.data.fingerprints import is_duplicate, nearest, thumbnail
 from activegen.loop.settings import ArmSettings
-from activegen.proof.fairness import Facts
+from activegen.proof.fairness import SHOWN, Facts
 from activegen.recipes.data import contents, labelled, thumbnails
 from activegen.recipes.run import Run
 from activegen.recipes.schema import Recipe
@@ -26,14 +26,18 @@ class Evidence:
         self.run = run
 
     def before(self, arm: str) -> Facts:
-        """What is known before an arm begins: no steps yet, and no synthetic images."""
-        run, settings = self.run, self.run.recipe.arms[arm]
+        """What is known before an arm begins: no steps yet, and no synthetic images.
+
+        Its judge is all that decides beside the learners what its images are, teachers too.
+
+        Raises:
+            UserError: a judge or a teacher has learnt from test images.
+        """
+        run = self.run
         real = contents(run.train(arm))
-        names = {content: id for id, content in real.items()} | self._test_names
-        judge: set[str] = set()
-        if settings.judge and settings.generate != "none":
-            names = {content: id for id, content in self._train.items()} | names
-            judge = judge.union(*run.judge_learnt_from())
+        called = {content: id for id, content in (self._train | real).items()}
+        names = called | self._test_names
+        judge = self._learnt_by_asked(arm)
         return Facts(
             arm=arm,
             seeds=(run.recipe.seed,),
@@ -52,10 +56,10 @@ class Evidence:
             result: its part of the run's result.
 
         Raises:
-            UserError: it was not trained on the real images that it should have.
+            UserError: it was not trained on the real images that it should have; or as `before`.
         """
         run, settings = self.run, self.run.recipe.arms[arm]
-        store = Store(str(run.folder / "arms" / arm / "store"))
+        store = self._store(arm)
         prints, generators = [], set()
         for sample, _ in store.accepted():
             prints.append(thumbnail(from_png(sample.image)))
@@ -66,7 +70,7 @@ class Evidence:
         if trained != expected:
             raise UserError(f"{arm} was trained on {trained} real images, not on {expected}")
         if not settings.real:
-            known = replace(known, real_images=self._drawn_from(store))
+            known = replace(known, real_images=self._drawn_from(arm))
         if not prints:
             return replace(known, steps=result["steps"])
         distances, _ = nearest(torch.cat(prints), run.data.forbidden)
@@ -82,17 +86,36 @@ class Evidence:
     @property
     def doubts(self) -> list[str]:
         """What forbids nothing, but should be known."""
-        return self._unsaid + self._near_copies
+        return self._unsaid + self._shown + self._near_copies
 
     @property
     def _unsaid(self) -> list[str]:
-        silent = self.run.silent_judges()
+        asked = {member: role for of in self._asked.values() for member, role in of.items()}
+        silent = [member for member in asked if self.run.told_by(member) == ()]
         if not silent:
             return []
         return [
-            f"a judge's file does not say which images it has learnt from ({silent[0]}): it is "
-            "taken for one that this version would have trained; without the file it is trained "
-            "again"
+            f"a {asked[silent[0]]}'s file does not say which images it has learnt from "
+            f"({self.run.file_of(silent[0])}): it is taken for one that this version would have "
+            "trained; without the file it is trained again"
+        ]
+
+    @property
+    def _shown(self) -> list[str]:
+        """What differs between arms without real images: those that they are drawn from."""
+        recipe = self.run.recipe
+        alone = [
+            name for name, of in recipe.arms.items() if not of.real and self.run.finished(name)
+        ]
+        shown = {arm: self._drawn_from(arm) for arm in alone}
+        if len(set(shown.values())) < 2:
+            return []
+        return [
+            f"{arm} learns from no real images, but was drawn with {len(of)} of {len(self._train)} "
+            f"labelled ones in sight with seed {recipe.seed}: {_some(of)}; other arms without real "
+            "images were shown others, or none"
+            for arm, of in shown.items()
+            if of
         ]
 
     @cached_property
@@ -117,11 +140,37 @@ class Evidence:
             f"{pair}: figures may be higher than on new images, those of all arms alike"
         ]
 
-    def _drawn_from(self, store: Store) -> frozenset[str]:
+    def _learnt_by_asked(self, arm: str) -> frozenset[str]:
+        """Contents of the images that all models have learnt from which an arm asks."""
+        known: frozenset[str] = frozenset()
+        for member, role in self._asked[arm].items():
+            learnt = self.run.learnt_from(member)
+            unlabelled = learnt.difference(self._train.values())  # others are a matter of the data
+            if saw := [self._test_names[of] for of in unlabelled if of in self._test_names]:
+                drawn = [name for name, of in self._asked.items() if member in of]
+                raise UserError(
+                    f"the {role} of {arm} has learnt from test images: {_some(saw)}; delete "
+                    f"'{self.run.file_of(member)}' and, of what was drawn with it, the folders "
+                    f"{', '.join(drawn)} in '{self.run.folder / 'arms'}': all of it is made again, "
+                    "by labelled images alone"
+                )
+            known |= learnt
+        return known
+
+    @cached_property
+    def _asked(self) -> dict[str, dict[int, str]]:
+        """By arm."""
+        return {arm: self.run.asked(arm) for arm in self.run.recipe.arms}
+
+    def _drawn_from(self, arm: str) -> frozenset[str]:
         """Labelled images that requests refer to."""
+        store = self._store(arm)
         requests = [request for k in store.rounds() for request in store.round(k).plan() or []]
         used = {id for request in requests for id in (request.reference, request.mask) if id}
         return frozenset(self._train_names[id] for id in used)
+
+    def _store(self, arm: str) -> Store:
+        return Store(str(self.run.folder / "arms" / arm / "store"))
 
     @cached_property
     def _train_names(self) -> dict[str, str]:
@@ -148,15 +197,28 @@ def trained_otherwise(recipe: Recipe) -> list[str]:
     """What arms change of the training, so that a difference may come of it."""
     told = []
     for arm in recipe.arms:
-        own, usual = recipe.of(arm).training, recipe.training
+        own, usual = _training(recipe.of(arm)), _training(recipe)
         changed = [
-            f"{of.name} {getattr(own, of.name)} instead of {getattr(usual, of.name)}"
-            for of in fields(own)
-            if getattr(own, of.name) != getattr(usual, of.name)
+            f"{key} {value} instead of {usual[key]}"
+            for key, value in own.items()
+            if key in usual and value != usual[key]
         ]
         if changed:
             told.append(f"{arm} is trained otherwise than the recipe says: {', '.join(changed)}")
     return told
+
+
+def _training(recipe: Recipe) -> dict[str, Any]:
+    two = recipe.learner.co_training
+    networks = {"networks (learner.co_training)": 1 if two is None else 2}
+    own = {} if two is None else {f"co_training.{k}": v for k, v in asdict(two).items()}
+    return asdict(recipe.training) | networks | own
+
+
+def _some(names: Collection[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(listed[:SHOWN]) + more
 
 
 def differs_on_purpose(
@@ -164,10 +226,10 @@ def differs_on_purpose(
 ) -> Collection[str]:
     """Checks of fairness that the settings of two arms ask to leave out.
 
-    More real images contain the others, and synthetic ones alone are drawn from no others. Arms
-    may change their prompts and the number of their images. An arm whose candidates were rejected
-    before the budget was filled has the fewer images by its own doing; more than the budget is
-    never allowed.
+    More real images contain the others, and synthetic ones alone are drawn from no others. Two arms
+    of synthetic ones alone learn from no real images, whatever they are drawn from. Arms may change
+    their prompts and the number of their images. An arm whose candidates were rejected before the
+    budget was filled has the fewer images by its own doing; more than the budget is never allowed.
 
     Args:
         arm, baseline: of the two.
@@ -177,7 +239,8 @@ def differs_on_purpose(
     allowed = []
     real = {(of.real, of.more_real) for of in settings}
     ours, theirs = arm.real_images, baseline.real_images
-    if len(real) > 1 and (ours <= theirs or theirs <= ours):
+    alone = not any(of.real for of in settings)
+    if alone or (len(real) > 1 and (ours <= theirs or theirs <= ours)):
         allowed.append("real images")
     if max(arm.images, baseline.images) <= budget:
         allowed.append("images")

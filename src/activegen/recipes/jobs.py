@@ -34,6 +34,7 @@ class Job:
         folder: of the comparison.
         seed, arm: which.
         against: the arm that the stop rule compares it with; None goes on without the rule.
+        together: arms that share a device at the same time.
     """
 
     recipe: Mapping[str, Any]
@@ -41,6 +42,7 @@ class Job:
     seed: int
     arm: str
     against: str | None = None
+    together: int = 1
 
 
 Work = Callable[[Job, str, Observer], None]  # a job, its device, who is told

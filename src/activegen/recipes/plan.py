@@ -78,10 +78,11 @@ def judge_steps(run: Run) -> int:
     return spec.members * spec.steps if needed and spec.network else 0
 
 
-def pool_of_equal_cost(run: Run, of: str = "learner") -> int:
+def pool_of_equal_cost(run: Run, of: str = "learner") -> float:
     """Candidates for each image with which selecting takes as long as guiding does here.
 
-    Drawing, and the training of the learners that mine, where selecting needs none; rounded up.
+    Drawing, and the training of the learners that mine, where selecting needs none. At least 1, to
+    two decimals.
 
     Args:
         run: of a recipe whose arms are "none", "plain" and "guided", as they are called.
@@ -92,7 +93,7 @@ def pool_of_equal_cost(run: Run, of: str = "learner") -> int:
         arms["guided"] = replace(arms["guided"], learner_steps=arms["none"].learner_steps)
     seconds = {name: pace.seconds(arm) for name, arm in arms.items()}
     guided, plain = (seconds[way] - seconds["none"] for way in ("guided", "plain"))
-    return max(math.ceil(guided / plain), 1) if plain > 0 else 1
+    return max(round(guided / plain, 2), 1) if plain > 0 else 1
 
 
 def measure(run: Run) -> Pace:
@@ -140,7 +141,7 @@ def _counts(run: Run, settings: ArmSettings, number: int) -> dict[str, int]:
     proposal = run.recipe.proposal if spec is None else spec.proposal
     repeats = run.recipe.mining.max_repeats if spec is None else spec.proposal.max_repeats
     if settings.generate == "selected":
-        return {PLAIN: proposal.budget * settings.pool}
+        return {PLAIN: settings.candidates(proposal.budget)}
     if settings.generate == "plain":
         return {PLAIN: proposal.budget}
     budget = min(proposal.budget, len(run.data.train) * repeats)

@@ -323,7 +323,8 @@ class Run:
         model = [place.fingerprint for place in places]
         if places and self.prompts.varied:  # words and captions are files of their own
             model.append(self.prompts.fingerprint)
-        plain = {k: v for k, v in asdict(settings).items() if (k, v) != ("of", "learner")}  # later
+        later = (("of", "learner"), ("after", settings.after))  # which change nothing
+        plain = {k: v for k, v in asdict(settings).items() if (k, v) not in later}
         made_of = [self.recipe.fingerprint, self.data.fingerprint, model, plain]
         if settings.more_real:
             made_of.append(data.labelled(self.train(arm)))
@@ -496,32 +497,50 @@ class Run:
             return train, train
         return folds(train, members, self.recipe.seed)[member]
 
-    def judge_learnt_from(self) -> tuple[frozenset[str], ...]:
-        """Contents of the labelled images that each model that checks labels has learnt from.
+    def asked(self, arm: str) -> dict[int, str]:
+        """Models beside the learners that decide what an arm's images are, each with its role.
+
+        Judges, where they check its labels; the teacher, where its guidance or its ranking asks it.
+        """
+        spec, settings = self.judging, self.recipe.arms[arm]
+        judged = settings.judge and settings.generate != "none"
+        judges = range(spec.members if spec.network and judged else 0)
+        teacher = {spec.members: "teacher"} if self.of(arm)._asks_teacher(settings) else {}
+        return dict.fromkeys(judges, "judge") | teacher
+
+    def _asks_teacher(self, settings: ArmSettings) -> bool:
+        if settings.generate == "selected":
+            return SCORES[settings.by].of_teacher
+        if not (drawn := self._drawn_in(settings)):
+            return False
+        learners, asked = self.untrained(), list[TaskModel]()
+
+        def stand_in() -> TaskModel:
+            asked.append(learners.main)
+            return learners.main
+
+        guidance = {way: self.recipe.guidance[way] for way in drawn}
+        steering.terms(guidance, steering.Models(learners, stand_in))
+        return bool(asked)
+
+    def learnt_from(self, member: int) -> frozenset[str]:
+        """Contents of the labelled images that a judge, or the teacher, has learnt from.
 
         As its file says; where there is none, or one that does not say, as the recipe does.
 
         Raises:
-            UserError: a file is damaged.
+            UserError: the file is damaged.
         """
-        told = ((member, self._told_by(member)) for member in self._judges)
-        return tuple(
-            frozenset(data.contents(self._seen_by(member)[0]).values() if not of else of)
-            for member, of in told
-        )
+        told = self.told_by(member)
+        return frozenset(told or data.contents(self._seen_by(member)[0]).values())
 
-    def silent_judges(self) -> tuple[str, ...]:
-        """Files of models that check labels which do not say what these have learnt from."""
-        names = [self._judge_file(k) for k in self._judges if self._told_by(k) == ()]
-        return tuple(str(self.folder / JUDGE / name) for name in names)
+    def file_of(self, member: int) -> Path:
+        """Of a judge, or the teacher: its weights, once it is trained."""
+        return self.folder / JUDGE / self._judge_file(member)
 
-    @property
-    def _judges(self) -> range:
-        return range(self.judging.members if self.judging.network else 0)
-
-    def _told_by(self, member: int) -> tuple[str, ...] | None:
+    def told_by(self, member: int) -> tuple[str, ...] | None:
         """Contents that the file of a member names; none of one that names none, None without."""
-        file = self.folder / JUDGE / self._judge_file(member)
+        file = self.file_of(member)
         if not file.exists():
             return None
         try:
@@ -716,12 +735,8 @@ class Run:
     def _check_ways(self) -> None:
         """The loop asks for ways of drawing by name; an arm with changes is looked at with them."""
         spec, guidance = self.recipe.segmentation, self.recipe.guidance
-        usual = [GUIDED]
-        if spec is None and self.recipe.proposal.adversarial_share > 0:
-            usual.append(ADVERSARIAL)
         arms = [of for of in self.recipe.arms.values() if not of.changes]
-        guided = [of.way for of in arms if of.generate == "guided"]
-        drawn = dict.fromkeys(name for way in guided for name in ([way] if way else usual))
+        drawn = dict.fromkeys(way for of in arms for way in self._drawn_in(of))
         for way in drawn:
             if way not in guidance:
                 raise UserError(
@@ -734,6 +749,15 @@ class Run:
             objects=spec is not None and spec.proposal.objects,
             scheduler=self._scheduler,
         )
+
+    def _drawn_in(self, settings: ArmSettings) -> list[str]:
+        """Ways of guidance that an arm draws in."""
+        if settings.generate != "guided":
+            return []
+        if settings.way is not None:
+            return [settings.way]
+        whole = self.recipe.segmentation is None and self.recipe.proposal.adversarial_share > 0
+        return [GUIDED, ADVERSARIAL] if whole else [GUIDED]
 
     def _scheduler(self) -> str:
         """Class of the scheduler that draws; "" where the model's folder does not say."""

@@ -28,13 +28,14 @@ T = TypeVar("T")
 
 
 def baseline_of(arms: Arms) -> str:
-    """The arm that all others are compared with: real images alone, or the first."""
+    """The arm that all others are compared with: real images alone, or unguided, or the first."""
     alone = [
         name
         for name, of in arms.items()
         if of.generate == "none" and not of.more_real and not of.changes
     ]
-    return _first([name for name in arms if name == REFERENCE[0]] + alone + list(arms))
+    plain = [name for name in [unguided_of(arms)] if name]
+    return _first([name for name in arms if name == REFERENCE[0]] + alone + plain + list(arms))
 
 
 def unguided_of(arms: Arms) -> str | None:
@@ -62,15 +63,16 @@ def pairs_of(arms: Arms) -> list[tuple[str, str]]:
 def steps_of(arms: Arms) -> list[tuple[str, str]]:
     """(arm, the one before it): one step of an ablation each, where `pairs_of` has it not.
 
-    The one before it is the last that generates, with the same real images and changed keys. Ours.
+    The one before it is what the arm says (``after``), else the last that generates, with the same
+    real images and changed keys. Ours.
     """
     known, steps = pairs_of(arms), []
     generating = {name: of for name, of in arms.items() if of.generate != "none"}
     for arm, of in generating.items():
         earlier = list(generating)[: list(generating).index(arm)]
         like = [other for other in earlier if _beside(generating[other]) == _beside(of)]
-        if like and not {(arm, like[-1]), (like[-1], arm)} & set(known):
-            steps.append((arm, like[-1]))
+        before = like[-1:] if of.after is None else [of.after] * (of.after in arms)
+        steps += [(arm, other) for other in before if not {(arm, other), (other, arm)} & {*known}]
     return steps
 
 
@@ -173,8 +175,10 @@ def at_equal_seconds(
     cut = {pair: [arm for arm in pair if not whole[arm]] for pair in pairs}
     ends = {name: {s: of.figures[-1] for s, of in mine.items()} for name, mine in tracks.items()}
     found = _family(ends, pairs_of(recipe.arms))
-    if anew:
-        found |= _family(figures, [pair for pair in pairs if cut[pair]])
+    if anew:  # verdicts of one table hold together
+        sides = {pair: figures if cut[pair] else ends for pair in pairs}
+        told = holm([_pair(sides[pair], *pair) for pair in pairs])
+        found |= {(of.arm, of.baseline): of for of in told}
     return {
         "seconds": limits,
         "given": seconds is not None,
