@@ -46,18 +46,17 @@ def test_selected_ranks_by_what_the_packaged_recipes_ascend(tmp_path: Path) -> N
         for arm in [selected(load(name, ["data.path=data"]), tmp_path)]
     }
     assert found.pop("demo_segmentation") == ("disagreement", "committee")
-    assert set(found.values()) == {("cross_entropy", "learner")}
+    assert set(found.values()) == {("entropy", "learner")}
 
 
 @pytest.mark.parametrize(
     ("guided", "adversarial", "share", "by"),
     [
-        (["repulsion"], ["repulsion", "adversarial"], 0.5, "cross_entropy"),
-        (["repulsion"], ["repulsion", "adversarial"], 0.0, "entropy"),  # is never drawn
-        (["repulsion"], [{"adversarial": {"weight": -1}}], 0.5, "entropy"),
+        (["repulsion"], ["repulsion", "adversarial"], 0.5, "entropy"),
+        (["repulsion"], ["margin"], 0.0, "entropy"),  # is never drawn
+        (["repulsion"], [{"margin": {"weight": -1}}], 0.5, "entropy"),
         (["repulsion"], ["margin"], 0.5, "margin"),
-        (["margin"], ["adversarial"], 0.5, "margin"),
-        (["adversarial"], ["repulsion"], 0.5, "cross_entropy"),
+        (["margin"], ["cross_entropy"], 0.5, "margin"),
     ],
 )
 def test_all_ways_of_a_guided_arm_are_looked_through(

@@ -27,7 +27,6 @@ STRONGER = {
     "land_cover": "land_cover_strong",
     "photo": "street",
 }
-RANKED_BY = {**{score: score for score in SCORES}, "adversarial": "cross_entropy"}  # by objective
 _LOG = logging.getLogger(__name__)
 
 
@@ -74,13 +73,14 @@ def _selected(recipe: Recipe, folder: Path) -> ArmSettings:
 def _ascended(recipe: Recipe) -> tuple[str, str]:
     """The first score that a guided arm moves images up, and whose; else the learner's entropy.
 
-    Of the capped loss of the label, "adversarial", it is the cross-entropy without the cap.
+    So it is where the capped loss of the label, "adversarial", is ascended, which is no score:
+    ranked by it, images of the wrong class come first. Ours.
     """
     for way in _guided_ways(recipe):
         for objective in objectives(recipe.guidance.get(way, ())):
-            by, of = RANKED_BY.get(objective.word), getattr(objective.body, "of", "learner")
-            if by and objective.body.weight > 0 and of in ("learner", "committee"):
-                return by, of
+            body = objective.body
+            if objective.word in SCORES and body.weight > 0 and body.of in ("learner", "committee"):
+                return objective.word, body.of
     return "entropy", "learner"
 
 
