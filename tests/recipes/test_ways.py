@@ -78,4 +78,13 @@ def test_looks_are_of_the_seeds_that_verdicts_had(model: Path, tmp_path: Path) -
     file.write_text(json.dumps({**before, "seeds": [0, 1, 2]}))  # the third had no time
     made = compare(recipe, tmp_path, seeds=[0, 1, 2])
     assert made["looks"] == [2, 3]
-    assert any("verdicts already with 2 seeds" in told for told in made["notices"])
+    assert any("already with 2 seeds, and now with 3" in told for told in made["notices"])
+
+
+def test_a_first_look_at_some_of_the_seeds_is_no_earlier_one(model: Path, tmp_path: Path) -> None:
+    recipe = parse(settings(model, real_only=NONE, unguided=PLAIN))
+    compare(recipe, tmp_path, seeds=[0, 1])
+    (tmp_path / "comparison.json").unlink()
+    made = compare(recipe, tmp_path, seeds=[0, 1, 2], ways=Ways(budget_seconds=0.0))
+    assert made["looks"] == [2]
+    assert not any("already" in told for told in made["notices"])

@@ -159,7 +159,7 @@ def compare(
         made["equal_seconds"] = None
         made["notices"] += shared
     made["looks"] = _with_look(looks, made)
-    made["notices"] += _looked_before(made["looks"], len(seeds))
+    made["notices"] += _looked_before(looks, max(_with_look([], made), default=0))
     made["budget_seconds"], made["seconds"] = ways.budget_seconds, _since(begun)
     made["command"] = shlex.join(["activegen", *sys.argv[1:]])
     made["environment"] = environment()
