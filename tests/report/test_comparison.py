@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import compared
-from activegen.recipes.verdicts import at_equal_seconds
+from activegen.recipes.verdicts import at_equal_seconds, stated
 from activegen.records import UserError
 from activegen.report import write_comparison
 from activegen.report.words import NONE
@@ -81,13 +81,22 @@ def test_what_a_verdict_rests_on_is_shown(tmp_path: Path) -> None:
         "more_real +8.0 points",
         "helps 0.012",
         "corrected for these 1 comparisons alone",
-        "Times fewer than unguided",
-        "2.00 (",
+        "Worth in images of unguided",
+        "more than was measured",
         "mix images with steps",
         "guided 3 min 30 s",
         "Medians over the seeds",
     ):
         assert told in seen, told
+    assert "Times fewer" not in seen
+    made = compared.written(tmp_path)
+    anew = stated(compared.recipe(loop={"restart": True}), compared.results())
+    made["arms"]["guided"]["times_fewer"] = anew["arms"]["guided"]["times_fewer"]
+    made["settings"]["loop"]["restart"] = True
+    (tmp_path / "comparison.json").write_text(json.dumps(made))
+    seen = words(write_comparison(tmp_path).read_text(encoding="utf-8"))
+    assert "Times fewer than unguided" in seen and "2.00 (" in seen
+    assert "mix images with steps" not in seen
 
 
 def test_no_verdict_says_why(tmp_path: Path) -> None:
