@@ -20,3 +20,15 @@ def settings(model: Path, **parts: Any) -> dict[str, Any]:
         "judge": {"members": 1, "steps": 2, "min_probability": 0.0},
         **parts,
     }
+
+
+def short(model: Path, **arms: Any) -> dict[str, Any]:
+    """The same with two rounds, the first of which generates two images."""
+    return settings(
+        model,
+        guidance={"guided": ["reference_pull"], "adversarial": ["reference_pull"]},
+        training={"steps": 4, "batch_size": 8, "augmentation": "flips"},
+        proposal={"budget": 2},
+        loop={"rounds": 2, "batch": 4},
+        **({"arms": arms} if arms else {}),
+    )

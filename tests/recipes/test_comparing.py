@@ -11,7 +11,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import tiny
-import toy
 from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.proof.fairness import Facts
 from activegen.recipes import Recipe, Run, arms, comparing, load, parse
@@ -23,6 +22,7 @@ from activegen.recipes.progress import Event
 from activegen.recipes.run import environment
 from activegen.records import UserError
 from activegen.store import Store, png
+from toy import short
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # other people's, on loading a model
 
@@ -32,25 +32,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save(tiny.model(), tmp_path_factory.mktemp("model"))
 
 
-def settings(model: Path, **arms: dict) -> dict:
-    """Two rounds, the first of which generates two images."""
-    return toy.settings(
-        model,
-        guidance={"guided": ["reference_pull"], "adversarial": ["reference_pull"]},
-        training={"steps": 4, "batch_size": 8, "augmentation": "flips"},
-        proposal={"budget": 2},
-        loop={"rounds": 2, "batch": 4},
-        **({"arms": arms} if arms else {}),
-    )
-
-
 NONE = {"generate": "none"}
 PLAIN = {"generate": "plain", "judge": False}
 GUIDED = {"generate": "guided", "judge": False}
 
 
 def test_all_standard_arms_with_two_seeds(model: Path, tmp_path: Path) -> None:
-    recipe = parse(settings(model))
+    recipe = parse(short(model))
     (tmp_path / "pool.json").write_text('{"pool": 2}')
     made = compare(recipe, tmp_path, ["all"], [3, 5])
     assert json.loads((tmp_path / "comparison.json").read_text()) == made
@@ -83,7 +71,7 @@ def test_all_standard_arms_with_two_seeds(model: Path, tmp_path: Path) -> None:
 
 
 def test_two_identical_arms_show_no_difference(model: Path, tmp_path: Path) -> None:
-    made = compare(parse(settings(model, one=GUIDED, two=GUIDED)), tmp_path, seeds=[0, 1])
+    made = compare(parse(short(model, one=GUIDED, two=GUIDED)), tmp_path, seeds=[0, 1])
     one, two = (made["arms"][name] for name in ("one", "two"))
     assert one["figures"] == two["figures"] and one["per_class"].keys() == two["per_class"].keys()
     [found] = made["comparisons"]
@@ -98,7 +86,7 @@ def test_only_what_is_missing_is_computed(model: Path, tmp_path: Path) -> None:
         if event.phase in ("train", "round") and event.done == 1:
             done.append(f"{event.phase} {event.arm}")
 
-    recipe = parse(settings(model, real_only=NONE, other={"generate": "none", "more_real": 1}))
+    recipe = parse(short(model, real_only=NONE, other={"generate": "none", "more_real": 1}))
     first = compare(recipe, tmp_path, ["real_only"], [0], see)
     assert first["comparisons"] == [] and "train seed 0 real_only" in done
     done.clear()
@@ -115,7 +103,7 @@ def test_only_what_is_missing_is_computed(model: Path, tmp_path: Path) -> None:
 
 def test_a_budget_for_nothing_is_said(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="before the first arm began"):
-        compare(parse(settings(model, real_only=NONE)), tmp_path, ways=Ways(budget_seconds=0))
+        compare(parse(short(model, real_only=NONE)), tmp_path, ways=Ways(budget_seconds=0))
 
 
 def test_a_guided_arm_that_does_not_beat_unguided_stops(
@@ -131,7 +119,7 @@ def test_a_guided_arm_that_does_not_beat_unguided_stops(
         return go_on
 
     monkeypatch.setattr(comparing, "go_on_against", rule)
-    made = settings(model, active=GUIDED, unguided=PLAIN)
+    made = short(model, active=GUIDED, unguided=PLAIN)
     made["loop"] = {"rounds": 4, "generate_until": 0.75, "batch": 4}
     with pytest.raises(UserError, match=r"data\.val"):
         compare(parse(made), tmp_path, ways=Ways(stop=True))
@@ -157,7 +145,7 @@ def test_a_guided_arm_that_does_not_beat_unguided_stops(
 
 @pytest.mark.slow
 def test_arms_side_by_side_are_the_same_as_one_after_the_other(model: Path, tmp_path: Path) -> None:
-    recipe = parse(settings(model, real_only=NONE, unguided=PLAIN, judged={"generate": "guided"}))
+    recipe = parse(short(model, real_only=NONE, unguided=PLAIN, judged={"generate": "guided"}))
     one = compare(recipe, tmp_path / "one")
     two = compare(recipe, tmp_path / "two", ways=Ways(devices=("cpu", "cpu")))
     for arm in recipe.arms:
@@ -170,7 +158,7 @@ def test_arms_side_by_side_are_the_same_as_one_after_the_other(model: Path, tmp_
 
 
 def test_seeds_that_are_added_after_a_verdict_are_said(model: Path, tmp_path: Path) -> None:
-    recipe = parse(settings(model, real_only=NONE, other={"generate": "none", "more_real": 1}))
+    recipe = parse(short(model, real_only=NONE, other={"generate": "none", "more_real": 1}))
     compare(recipe, tmp_path, [], [0])  # one seed is no verdict
     first = compare(recipe, tmp_path, [], [0, 1])
     more = compare(recipe, tmp_path, [], [0, 1, 2])
@@ -205,7 +193,7 @@ def planted_image(run: Run, arm: str) -> None:
 
 
 def test_a_leak_and_unequal_steps_are_refused(model: Path, tmp_path: Path) -> None:
-    recipe = parse(settings(model, real_only=NONE, unguided=PLAIN))
+    recipe = parse(short(model, real_only=NONE, unguided=PLAIN))
     compare(recipe, tmp_path)
     planted_image(Run(recipe, tmp_path / "seed-0"), "unguided")
     with pytest.raises(UserError, match="unguided learnt from 1 near-copies of test images"):
@@ -235,7 +223,7 @@ def planted_file(made: dict, folder: Path, role: str) -> Path:
 
 
 def test_a_leak_of_the_only_arm_is_refused(model: Path, tmp_path: Path) -> None:
-    recipe = parse(settings(model, unguided=PLAIN))
+    recipe = parse(short(model, unguided=PLAIN))
     compare(recipe, tmp_path)
     planted_image(Run(recipe, tmp_path / "seed-0"), "unguided")
     with pytest.raises(UserError, match="unguided learnt from 1 near-copies of test images"):
@@ -245,7 +233,7 @@ def test_a_leak_of_the_only_arm_is_refused(model: Path, tmp_path: Path) -> None:
 def test_a_judge_that_has_seen_the_test_is_refused_before_any_work(
     model: Path, tmp_path: Path
 ) -> None:
-    made = settings(model, real_only=NONE, active={"generate": "guided"})
+    made = short(model, real_only=NONE, active={"generate": "guided"})
     there = planted_file(made, tmp_path, "label_model")
     with pytest.raises(UserError, match="the judge of active has learnt from test images: test im"):
         compare(parse(made), tmp_path / "swapped")
@@ -261,7 +249,7 @@ TAUGHT = {"guided": [{"ascend": {"of": "latents", "objectives": ["teacher_anchor
 def test_a_teacher_that_has_seen_the_test_is_refused_before_any_work(
     model: Path, tmp_path: Path, arm: dict
 ) -> None:
-    made = settings(model, real_only=NONE, unguided=PLAIN, active=arm)
+    made = short(model, real_only=NONE, unguided=PLAIN, active=arm)
     made["guidance"] |= TAUGHT
     there = planted_file(made, tmp_path, "teacher")
     with pytest.raises(UserError) as refused:
@@ -302,7 +290,7 @@ def test_who_decides_what_the_images_of_an_arm_are(
     def ascend(*objectives: Any) -> list[dict]:
         return [{"ascend": {"of": "latents", "objectives": [*objectives]}}]
 
-    made = settings(model, active=arm)
+    made = short(model, active=arm)
     made["guidance"] = {
         "guided": ["reference_pull"],
         "adversarial": ascend("entropy", "teacher_anchor"),
@@ -316,7 +304,7 @@ def test_who_decides_what_the_images_of_an_arm_are(
 def test_a_judge_that_saw_the_test_as_labelled_images_is_a_matter_of_the_data(
     model: Path, tmp_path: Path
 ) -> None:
-    made = settings(model, real_only=NONE, active={"generate": "guided"})
+    made = short(model, real_only=NONE, active={"generate": "guided"})
     made["data"]["train"] = {"split": "test", "per_class": 2, "options": {"count": 3}}
     _ = Run(parse(made), tmp_path / "seed-0").label_model
     with pytest.raises(UserError, match="used test images as labelled ones") as refused:
@@ -328,7 +316,7 @@ def test_arms_without_real_images_are_compared_whatever_they_are_drawn_from(
     model: Path, tmp_path: Path
 ) -> None:
     alone = {"synthetic_only": PLAIN | {"real": False}, "guided": GUIDED | {"real": False}}
-    made = compare(parse(settings(model, real_only=NONE, **alone)), tmp_path)
+    made = compare(parse(short(model, real_only=NONE, **alone)), tmp_path)
     assert [(of["arm"], of["baseline"]) for of in made["step_by_step"]] == [
         ("guided", "synthetic_only")
     ]
@@ -342,12 +330,12 @@ def test_arms_without_real_images_are_compared_whatever_they_are_drawn_from(
     plan = Store(str(tmp_path / "seed-0/arms/guided/store")).round(0).plan() or []
     used = {request.reference for request in plan if request.reference}
     assert len(used) == shown and all(id in told for id in sorted(used)[:3])
-    fewer = compare(parse(settings(model, real_only=NONE, guided=alone["guided"])), tmp_path)
+    fewer = compare(parse(short(model, real_only=NONE, guided=alone["guided"])), tmp_path)
     assert not any("in sight" in of for of in fewer["notices"])
 
 
 def test_a_judge_that_does_not_say_what_it_has_seen_is_told(model: Path, tmp_path: Path) -> None:
-    recipe = parse(settings(model, active={"generate": "guided"}))
+    recipe = parse(short(model, active={"generate": "guided"}))
     fine = compare(recipe, tmp_path)
     facts = fine["facts"]["0"]["active"]
     assert facts["judge_images"] == facts["real_images"] > 0
@@ -367,7 +355,7 @@ def test_near_copies_of_test_images_are_told(model: Path, tmp_path: Path) -> Non
             for k in range(2):
                 pixels = rng.integers(60, 190, (4, 4, 3), np.uint8).repeat(8, 0).repeat(8, 1)
                 Image.fromarray(pixels).save(tmp_path / split / name / f"{k}.png")
-    made = settings(model, real_only=NONE, other=NONE)
+    made = short(model, real_only=NONE, other=NONE)
     made["data"] = {"layout": "image_folder", "path": str(tmp_path), "size": 32}
     clean = compare(parse(made), tmp_path / "clean")
     assert not any("near-copies" in of for of in clean["notices"])
@@ -382,7 +370,7 @@ def test_near_copies_of_test_images_are_told(model: Path, tmp_path: Path) -> Non
 def test_each_arm_keeps_the_machine_that_finished_it(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = parse(settings(model, real_only=NONE, other=NONE))
+    recipe = parse(short(model, real_only=NONE, other=NONE))
     compare(recipe, tmp_path, ["real_only"])
     here = environment()
     for module in (comparing, running):
@@ -395,14 +383,14 @@ def test_each_arm_keeps_the_machine_that_finished_it(
 
 
 def test_a_device_that_is_not_there_is_said_before_any_work(model: Path, tmp_path: Path) -> None:
-    recipe = parse(settings(model, judged={"generate": "guided"}))
+    recipe = parse(short(model, judged={"generate": "guided"}))
     with pytest.raises(UserError, match="--devices names 'cuda:99'"):
         compare(recipe, tmp_path, ways=Ways(devices=("cpu", "cuda:99")))
     assert not list(tmp_path.iterdir())
 
 
 def test_test_images_in_training_are_refused_before_any_work(model: Path, tmp_path: Path) -> None:
-    made = settings(model, real_only=NONE, other=NONE)
+    made = short(model, real_only=NONE, other=NONE)
     made["data"]["train"] = {"split": "test", "per_class": 2, "options": {"count": 3}}
     with pytest.raises(UserError, match="used test images as labelled ones: test image"):
         compare(parse(made), tmp_path)
@@ -420,7 +408,7 @@ def test_test_images_in_training_are_refused_before_any_work(model: Path, tmp_pa
 def test_arms_that_cannot_be_are_said(
     model: Path, tmp_path: Path, arms: list[str], said: str
 ) -> None:
-    made = settings(model)
+    made = short(model)
     made["training"]["augmentation"] = "street"
     made["data"]["train"] = {"options": {"count": 4}}
     with pytest.raises(UserError, match=said):
@@ -428,7 +416,7 @@ def test_arms_that_cannot_be_are_said(
 
 
 def test_the_pool_of_equal_cost_is_measured_once(model: Path, tmp_path: Path) -> None:
-    recipe = parse(settings(model))
+    recipe = parse(short(model))
     pools = [
         with_named_arms(recipe, ["selected"], tmp_path).arms["selected"].pool for _ in range(2)
     ]
@@ -443,7 +431,7 @@ def test_a_pool_is_of_one_recipe(
     monkeypatch.setattr(arms, "pool_of_equal_cost", lambda run, of: next(measured))
 
     def pool(**changes: Any) -> float:
-        recipe = parse(settings(model) | changes)
+        recipe = parse(short(model) | changes)
         return with_named_arms(recipe, ["selected"], tmp_path).arms["selected"].pool
 
     assert pool() == pool(seed=5) == 3
@@ -465,7 +453,7 @@ def test_images_are_selected_by_what_guidance_ascends(
 ) -> None:
     (tmp_path / "pool.json").write_text('{"pool": 2}')
     ascend = {"of": "latents", "through": "decoder", "objectives": objectives}
-    recipe = parse(settings(model) | {"guidance": {"guided": [{"ascend": ascend}]}})
+    recipe = parse(short(model) | {"guidance": {"guided": [{"ascend": ascend}]}})
     arm = with_named_arms(recipe, ["selected"], tmp_path).arms["selected"]
     assert (arm.by, arm.of) == (by, of)
 

@@ -2,16 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import tiny
-import toy
 from activegen.recipes import parse
 from activegen.recipes.comparing import Ways, compare
 from activegen.recipes.diagnosing import HeldOutSettings
 from activegen.records import UserError
+from toy import short
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # other people's, on loading a model
 
@@ -25,19 +24,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save(tiny.model(), tmp_path_factory.mktemp("model"))
 
 
-def settings(model: Path, **arms: Any) -> dict[str, Any]:
-    return toy.settings(
-        model,
-        guidance={"guided": ["reference_pull"], "adversarial": ["reference_pull"]},
-        training={"steps": 4, "batch_size": 8, "augmentation": "flips"},
-        proposal={"budget": 2},
-        loop={"rounds": 2, "batch": 4},
-        arms=arms,
-    )
-
-
 def test_the_stop_rule_needs_an_unguided_arm(model: Path, tmp_path: Path) -> None:
-    raw = settings(model, real_only=NONE, guided=GUIDED)
+    raw = short(model, real_only=NONE, guided=GUIDED)
     raw["data"]["val"] = {"split": "val"}
     with pytest.raises(UserError, match="none: add 'unguided' to --arms"):
         compare(parse(raw), tmp_path, ways=Ways(stop=True))
@@ -45,7 +33,7 @@ def test_the_stop_rule_needs_an_unguided_arm(model: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("judge", ["nonsense", "small", "gone.safetensors"])
 def test_a_wrong_judge_is_told_before_any_arm(model: Path, tmp_path: Path, judge: str) -> None:
-    raw = {**settings(model, real_only=NONE), "learner": {"network": "small"}}
+    raw = {**short(model, real_only=NONE), "learner": {"network": "small"}}
     ways = Ways(held_out=HeldOutSettings(judge=judge))
     with pytest.raises(UserError):
         compare(parse(raw), tmp_path, ways=ways)
@@ -53,13 +41,13 @@ def test_a_wrong_judge_is_told_before_any_arm(model: Path, tmp_path: Path, judge
 
 
 def test_an_unknown_step_is_told(model: Path, tmp_path: Path) -> None:
-    recipe = parse(settings(model, real_only=NONE, unguided={**PLAIN, "after": "unguded"}))
+    recipe = parse(short(model, real_only=NONE, unguided={**PLAIN, "after": "unguded"}))
     with pytest.raises(UserError, match=r"arms\.unguided\.after"):
         compare(recipe, tmp_path)
 
 
 def test_seconds_of_arms_that_shared_a_device_are_not_compared(model: Path, tmp_path: Path) -> None:
-    recipe = parse(settings(model, real_only=NONE, unguided=PLAIN))
+    recipe = parse(short(model, real_only=NONE, unguided=PLAIN))
     made = compare(recipe, tmp_path)
     assert made["equal_seconds"] and not any("one device" in told for told in made["notices"])
     cost = tmp_path / "seed-0" / "arms" / "unguided" / "cost.json"
@@ -71,7 +59,7 @@ def test_seconds_of_arms_that_shared_a_device_are_not_compared(model: Path, tmp_
 
 
 def test_looks_are_of_the_seeds_that_verdicts_had(model: Path, tmp_path: Path) -> None:
-    recipe = parse(settings(model, real_only=NONE, unguided=PLAIN))
+    recipe = parse(short(model, real_only=NONE, unguided=PLAIN))
     compare(recipe, tmp_path, seeds=[0, 1])
     file = tmp_path / "comparison.json"
     before = json.loads(file.read_text())
@@ -82,7 +70,7 @@ def test_looks_are_of_the_seeds_that_verdicts_had(model: Path, tmp_path: Path) -
 
 
 def test_a_first_look_at_some_of_the_seeds_is_no_earlier_one(model: Path, tmp_path: Path) -> None:
-    recipe = parse(settings(model, real_only=NONE, unguided=PLAIN))
+    recipe = parse(short(model, real_only=NONE, unguided=PLAIN))
     compare(recipe, tmp_path, seeds=[0, 1])
     (tmp_path / "comparison.json").unlink()
     made = compare(recipe, tmp_path, seeds=[0, 1, 2], ways=Ways(budget_seconds=0.0))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from activegen.loop.proposing import ADVERSARIAL, GUIDED
 from activegen.loop.settings import ArmSettings
 from activegen.recipes.plan import pool_of_equal_cost
 from activegen.recipes.run import Run
@@ -76,7 +75,7 @@ def _ascended(recipe: Recipe) -> tuple[str, str]:
     So it is where the capped loss of the label, "adversarial", is ascended, which is no score:
     ranked by it, images of the wrong class come first. Ours.
     """
-    for way in _guided_ways(recipe):
+    for way in recipe.guided_ways:
         for objective in objectives(recipe.guidance.get(way, ())):
             body = objective.body
             if objective.word in SCORES and body.weight > 0 and body.of in ("learner", "committee"):
@@ -84,17 +83,11 @@ def _ascended(recipe: Recipe) -> tuple[str, str]:
     return "entropy", "learner"
 
 
-def _guided_ways(recipe: Recipe) -> list[str]:
-    """In which a guided arm draws, as the recipe proposes."""
-    adversarial = recipe.segmentation is None and recipe.proposal.adversarial_share > 0
-    return [GUIDED, ADVERSARIAL] if adversarial else [GUIDED]
-
-
 def _unguidable(recipe: Recipe) -> str:
     """Why the recipe has no guided arm; "" where it may have one."""
     if recipe.segmentation is not None and recipe.segmentation.text is not None:
         return "segmentation.text has no masks to draw for"
-    missing = [way for way in _guided_ways(recipe) if way not in recipe.guidance]
+    missing = [way for way in recipe.guided_ways if way not in recipe.guidance]
     return f"guidance.{missing[0]} is missing (list its terms, or [] for none)" if missing else ""
 
 

@@ -58,7 +58,6 @@ from activegen.loop.judging import Believed, Judge, JudgeSettings, LabelCheck, t
 from activegen.loop.judging_masks import BelievedPixels, MaskJudgeSettings, loss_thresholds
 from activegen.loop.metering import Cost
 from activegen.loop.mining import miners
-from activegen.loop.proposing import ADVERSARIAL, GUIDED
 from activegen.loop.rounds import GoOn, Learners, Parts, active_generation, always
 from activegen.loop.segmenting import Painting, Segmenting
 from activegen.loop.settings import ArmSettings
@@ -754,10 +753,7 @@ class Run:
         """Ways of guidance that an arm draws in."""
         if settings.generate != "guided":
             return []
-        if settings.way is not None:
-            return [settings.way]
-        whole = self.recipe.segmentation is None and self.recipe.proposal.adversarial_share > 0
-        return [GUIDED, ADVERSARIAL] if whole else [GUIDED]
+        return self.recipe.guided_ways if settings.way is None else [settings.way]
 
     def _scheduler(self) -> str:
         """Class of the scheduler that draws; "" where the model's folder does not say."""

@@ -29,7 +29,7 @@ from activegen.loop.judging import JudgeSettings
 from activegen.loop.judging_masks import MaskJudgeSettings
 from activegen.loop.mining import MiningSettings
 from activegen.loop.objects import ObjectSettings
-from activegen.loop.proposing import PLAIN, ProposalSettings
+from activegen.loop.proposing import ADVERSARIAL, GUIDED, PLAIN, ProposalSettings
 from activegen.loop.proposing_masks import MaskProposalSettings
 from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.recipes.adaptation import AdaptSettings
@@ -405,6 +405,12 @@ class Recipe(Spec):
                 raise UserError(f"the arm '{arm}' names a folder; use letters, digits, _ and -")
             self.of(arm)
         return self
+
+    @property
+    def guided_ways(self) -> list[str]:
+        """Ways of guidance that a guided arm draws in, if it does not name one."""
+        adversarial = self.segmentation is None and self.proposal.adversarial_share > 0
+        return [GUIDED, ADVERSARIAL] if adversarial else [GUIDED]
 
     def of(self, arm: str) -> "Recipe":
         """The recipe as an arm has it: where the arm changes keys, with these and this arm alone.
