@@ -191,7 +191,7 @@ training:
 
 mining: {{split: cross_fit, folds: {folds}}}       # the smallest class has {fewest} images
 proposal: {{budget: {budget}}}                     # images in each round that generates
-judge: {{network: small, members: 2, steps: 400, min_probability: 0.05}}
+judge: {{network: small, members: 4, steps: 400, min_probability: 0, significance: 0.1}}
 loop: {{rounds: 10, generate_until: 0.5, batch: 16}}
 
 arms:                                     # what is compared, at the same number of training steps
