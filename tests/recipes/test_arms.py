@@ -12,7 +12,7 @@ import toy
 from activegen import cli
 from activegen.loop.settings import ArmSettings
 from activegen.recipes import Recipe, Run, load, parse, plan
-from activegen.recipes.arms import STANDARD, with_arms, with_named_arms
+from activegen.recipes.arms import STANDARD, left_out, with_arms, with_named_arms
 from activegen.recipes.plan import Pace, pool_of_equal_cost
 from activegen.records import UserError
 from activegen.store import Store
@@ -190,6 +190,7 @@ def test_all_leaves_out_and_tells_what_does_not_fit(
 ) -> None:
     recipe = with_named_arms(load(name), ["all"], tmp_path)
     assert list(recipe.arms) == [arm for arm in STANDARD if arm not in unfit]
+    assert set(left_out(recipe, ["all"])) == unfit and not left_out(recipe, ["real_only"])
     assert all(record.levelno == logging.WARNING for record in caplog.records)
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == len(unfit)

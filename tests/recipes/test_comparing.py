@@ -347,6 +347,17 @@ def test_a_judge_that_does_not_say_what_it_has_seen_is_told(model: Path, tmp_pat
     assert silent["facts"] == fine["facts"]
 
 
+def test_what_a_member_of_the_committee_has_seen_is_not_known(model: Path, tmp_path: Path) -> None:
+    alone = compare(parse(short(model, real_only=NONE)), tmp_path / "alone")
+    [weights] = (tmp_path / "alone").rglob("model.safetensors")
+    made = short(model, real_only=NONE, guided=GUIDED)
+    made["learner"] = made.get("learner", {}) | {"committee": [{"weights": str(weights)}]}
+    joined = compare(parse(made), tmp_path / "joined")
+    told = [of for of in joined["notices"] if "learner.committee have learnt from" in of]
+    assert len(told) == 1 and str(weights) in told[0]
+    assert not any("learner.committee" in of for of in alone["notices"])
+
+
 def test_near_copies_of_test_images_are_told(model: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for split in ("train", "test"):

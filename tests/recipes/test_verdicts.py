@@ -101,6 +101,23 @@ def test_an_arm_with_other_numbers_of_images_by_seed_has_a_worth() -> None:
     assert found["value"] == pytest.approx(2, rel=0.02)  # 400 unguided for 200
 
 
+def test_worth_in_real_images_goes_by_ends_not_by_the_way_there() -> None:
+    runs = compared.results()
+    for of in runs.values():
+        gain = of["more_real"]["accuracy"] - of["real_only"]["accuracy"]
+        of["guided"]["accuracy"] = of["real_only"]["accuracy"] + gain / 2
+    found = stated(compared.recipe(), runs)["arms"]["guided"]["worth_in_real"]
+    assert found["value"] == pytest.approx(20 / 2 / 400, rel=0.02)
+
+
+def test_arms_without_a_common_seed_are_worth_nothing_in_each_other() -> None:
+    runs = compared.results()
+    for seed, of in runs.items():
+        del of["guided" if seed else "unguided"]
+    found = stated(compared.recipe(), runs)["arms"]["guided"]
+    assert found["worth_in_unguided"] is None
+
+
 def test_an_arm_of_other_images_is_compared_with_their_numbers() -> None:
     more = {"generate": "plain", "judge": False, "changes": {"proposal.budget": 2000}}
     runs = compared.results()

@@ -165,6 +165,11 @@ def with_named_arms(recipe: Recipe, names: Sequence[str], folder: Path) -> Recip
     return with_arms(recipe, chosen)
 
 
+def left_out(recipe: Recipe, names: Sequence[str]) -> list[str]:
+    """Standard arms that `with_named_arms` left out of "all", of the recipe that it made."""
+    return [name for name in STANDARD if ALL in names and name not in recipe.arms]
+
+
 def with_arms(recipe: Recipe, arms: Mapping[str, ArmSettings]) -> Recipe:
     """The same recipe with other arms."""
     return _changed(recipe, arms={name: asdict(of) for name, of in arms.items()})

@@ -23,7 +23,7 @@ from typing import Any
 from activegen.loop.metering import peak_memory, reset_peak_memory
 from activegen.loop.rounds import always
 from activegen.proof.fairness import Facts, refuse, refuse_leaks
-from activegen.recipes.arms import STANDARD, on_device, with_named_arms, with_seed
+from activegen.recipes.arms import STANDARD, left_out, on_device, with_named_arms, with_seed
 from activegen.recipes.diagnosing import HeldOutSettings, check_held_out, diagnose
 from activegen.recipes.evidence import Evidence, differs_on_purpose, trained_otherwise
 from activegen.recipes.jobs import Job, check_devices, in_parallel
@@ -155,6 +155,7 @@ def compare(
     made = _made(recipe, seeds, results, costs, facts, ways)
     made["machines"] = _machines(runs, results)
     made["notices"] += [*doubts, *trained_otherwise(recipe), *_elsewhere(made["machines"])]
+    made["notices"] += _told_of(left_out(recipe, arms))
     if shared := _shared(costs):
         made["equal_seconds"] = None
         made["notices"] += shared
@@ -348,6 +349,15 @@ def _machines(runs: Mapping[int, Run], results: Results) -> list[dict[str, Any]]
             named = found.setdefault(json.dumps(known), {"environment": known, "arms": {}})
             named["arms"].setdefault(arm, []).append(seed)
     return list(found.values())
+
+
+def _told_of(missing: Sequence[str]) -> list[str]:
+    if not missing:
+        return []
+    return [
+        f"left out of all arms, since the recipe cannot have them: {', '.join(missing)}; name one "
+        "in --arms to read why"
+    ]
 
 
 def _elsewhere(machines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -86,7 +86,7 @@ class Evidence:
     @property
     def doubts(self) -> list[str]:
         """What forbids nothing, but should be known."""
-        return self._unsaid + self._shown + self._near_copies
+        return self._unsaid + self._members + self._shown + self._near_copies
 
     @property
     def _unsaid(self) -> list[str]:
@@ -98,6 +98,18 @@ class Evidence:
             f"a {asked[silent[0]]}'s file does not say which images it has learnt from "
             f"({self.run.file_of(silent[0])}): it is taken for one that this version would have "
             "trained; without the file it is trained again"
+        ]
+
+    @property
+    def _members(self) -> list[str]:
+        """Of the committee's trained models, whose files are the user's."""
+        members = self.run.recipe.learner.committee
+        if not members or not self.run.generates:
+            return []
+        files = ", ".join(str(of.file) for of in members)
+        return [
+            f"it is not known which images the models of learner.committee have learnt from "
+            f"({files}): if test images are among them, arms that ask the committee are flattered"
         ]
 
     @property

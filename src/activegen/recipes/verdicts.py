@@ -276,7 +276,9 @@ def _arm(
         )
         if drawn and plain and name not in plain
         else None,
-        "worth_in_real": _amount(lambda: _worth_in_real(by_images, by_arm, base, more_real or ""))
+        "worth_in_real": _amount(
+            lambda: _worth_in_real(mine, [by_arm[of] for of in (base, more_real or "")])
+        )
         if drawn and more_real is not None and real_alone
         else None,
     }
@@ -442,31 +444,45 @@ def _times_fewer(
 
 
 def _worth_in_unguided(mine: Mapping[int, Any], plain: Sequence[Mapping[int, Any]]) -> Amount:
-    """Of one image, in unguided ones: ends of arms alone, which all have their steps behind them.
+    """Of one image, in unguided ones.
 
     Args:
         mine: the arm whose images are valued.
         plain: unguided arms of several budgets, and the one without images if there is one.
     """
-    seeds = sorted(set(mine).intersection(*plain))
-    images, figures = fmean(mine[s]["images"] for s in seeds), _figures(mine)
-    ends = {s: sorted((float(of[s]["images"]), _figures(of)[s]) for of in plain) for s in seeds}
-    others = {s: Track(*map(tuple, zip(*of, strict=True))) for s, of in ends.items()}
-    return worth({s: Track((images,), (figures[s],)) for s in seeds}, others)
+    return _worth(mine, plain, lambda _, of: of["images"])
 
 
-def _worth_in_real(
-    tracks: Mapping[int, Track], by_arm: Mapping[str, Mapping[int, Any]], base: str, more: str
+def _worth_in_real(mine: Mapping[int, Any], real: Sequence[Mapping[int, Any]]) -> Amount:
+    """Of one image, in labelled real ones; between none and all of them the way is straight.
+
+    Args:
+        mine: the arm whose images are valued.
+        real: real images alone, and more of them.
+    """
+
+    def added(seed: int, of: Mapping[str, Any]) -> int:
+        return of["rounds"][-1]["real"] - real[0][seed]["rounds"][-1]["real"]
+
+    return _worth(mine, real, added)
+
+
+def _worth(
+    mine: Mapping[int, Any],
+    others: Sequence[Mapping[int, Any]],
+    amount: Callable[[int, Mapping[str, Any]], float],
 ) -> Amount:
-    """Of one image, in labelled real ones; between none and all of them the way is straight."""
-    seeds = sorted(set(tracks) & set(_common(by_arm, base, more)))
-    real = {}
-    for seed in seeds:
-        few, many = by_arm[base][seed], by_arm[more][seed]
-        number = many["rounds"][-1]["real"] - few["rounds"][-1]["real"]
-        figures = tuple(of[of["figure"]] for of in (few, many))
-        real[seed] = Track((0.0, float(number)), figures)
-    return worth({s: tracks[s] for s in seeds}, real)
+    """By the ends of arms alone, which all have their steps behind them.
+
+    Raises:
+        UserError: the arms have no seed in common; or as `worth`.
+    """
+    if not (seeds := sorted(set(mine).intersection(*others))):
+        raise UserError("the arms have no seed in common")
+    images, figures = fmean(mine[s]["images"] for s in seeds), _figures(mine)
+    ends = {s: sorted((float(amount(s, of[s])), _figures(of)[s]) for of in others) for s in seeds}
+    tracks = {s: Track(*map(tuple, zip(*of, strict=True))) for s, of in ends.items()}
+    return worth({s: Track((images,), (figures[s],)) for s in seeds}, tracks)
 
 
 def _more_real(arms: Arms) -> str | None:
