@@ -64,6 +64,17 @@ def test_two_identical_arms_differ_by_nothing():
     assert "No number of seeds" in found.words
 
 
+@pytest.mark.parametrize("images", [20, 1000, 100_000])
+def test_seeds_that_differ_by_rounding_alone_are_all_alike(images):
+    def accuracy(right):
+        return float(np.float32(right) / np.float32(images))
+
+    for a, b in ((13, 11), (12, 7), (18, 3)):
+        ours, theirs = {0: accuracy(a), 1: accuracy(b)}, {0: accuracy(a - 1), 1: accuracy(b - 1)}
+        found = compare({"guided": ours, "real": theirs}, "guided", "real")
+        assert found.p_value == 0.5 and found.verdict == NO_DIFFERENCE and found.interval is None
+
+
 def test_an_arm_against_itself_helps_in_one_of_twenty():
     rng = np.random.default_rng(0)
     verdicts = [compare(simulated(rng), "guided", "real").verdict for _ in range(400)]

@@ -50,11 +50,12 @@ def test_numbers_solved_by_hand():
     assert found.class_losses[2:].isnan().all()
 
 
-def test_a_class_that_is_only_predicted_counts_as_wrong():
+def test_a_class_that_is_only_predicted_costs_the_class_whose_pixels_it_takes():
     truth, seen = torch.zeros(1, 2, 2).long(), torch.tensor([[[0, 0], [0, 2]]])
     found = evaluate_masks(Levels(0.7), shown(seen), truth)
-    assert found.per_class[2] == 0
-    assert found.miou == pytest.approx(3 / 8)
+    assert math.isnan(found.per_class[2]) and math.isnan(found.per_class_boundary[2])
+    assert found.worst_class == 0
+    assert found.miou == pytest.approx(3 / 4)
     assert found.class_losses[2].isnan()
 
 

@@ -26,7 +26,7 @@ LEVEL = 0.95
 SIDE = (1 + LEVEL) / 2  # probability below the upper end
 BOOTSTRAP_SEEDS = 5  # with fewer, a bootstrap over seeds says nothing
 RESAMPLES = 2000
-TINY = 1e-9  # deviations below this are rounding
+TINY = 1e-6  # deviations below this are rounding, of figures in float32 too
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ class MaskEvaluation:
 
     Args:
         miou: mean of ``per_class`` over the classes that have one, 0 to 1.
-        per_class: intersection over union of each class; nan for a class that is neither in a mask
-            nor predicted.
+        per_class: intersection over union of each class; nan for a class that is in no mask, also
+            where it is predicted (its wrong pixels count with the classes that they have). So the
+            mean is of the same classes for every model. Ours; usual is 0 once it is predicted.
         worst_class: id of the class with the lowest one.
         boundary_iou: mean of ``per_class_boundary`` over the classes that have one, 0 to 1.
         per_class_boundary: intersection over union of the inner boundaries of each class.
@@ -130,6 +131,8 @@ class _Sums:
         right, count = self.confusion.diag(), self.confusion.sum(1)
         per_class = right / (count + self.confusion.sum(0) - right)
         per_class_boundary = self.both / self.either
+        for of in (per_class, per_class_boundary):
+            of[count == 0] = torch.nan
         return MaskEvaluation(
             miou=float(per_class.nanmean()),
             per_class=tuple(per_class.tolist()),
