@@ -1,7 +1,10 @@
 """The recipe that tests of whole runs start from, with a few rendered tiles and a toy model."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+UNSHARED = ("seconds", "cost", "resumed")
 
 
 def settings(model: Path, **parts: Any) -> dict[str, Any]:
@@ -32,3 +35,8 @@ def short(model: Path, **arms: Any) -> dict[str, Any]:
         loop={"rounds": 2, "batch": 4},
         **({"arms": arms} if arms else {}),
     )
+
+
+def unclocked(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of rounds, without what no two processes share: seconds, and where another one stopped."""
+    return [{k: v for k, v in of.items() if k not in UNSHARED} for of in summaries]

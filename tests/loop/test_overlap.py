@@ -20,6 +20,7 @@ from activegen.store import Store, from_png
 from activegen.tasks.learner import Learner
 from activegen.tasks.pool import Pool
 from late import parts
+from toy import unclocked
 
 GUIDED = ArmSettings("guided", judge=True)
 
@@ -33,10 +34,6 @@ class Eager:
 
     def map(self, work, jobs):
         return iter([work(job) for job in jobs])
-
-
-def results(summaries: list[dict]) -> list[dict]:
-    return [{k: v for k, v in s.items() if k not in ("seconds", "cost")} for s in summaries]
 
 
 def run(folder: Path, **changes: Any) -> list[dict]:
@@ -128,14 +125,14 @@ def test_seconds_of_waiting_are_told(undisturbed):
 
 def test_it_does_not_matter_which_work_was_done_first(undisturbed, tmp_path):
     folder, summaries, _ = undisturbed
-    assert results(run(tmp_path, executor=Eager())) == results(summaries)
+    assert unclocked(run(tmp_path, executor=Eager())) == unclocked(summaries)
     assert same(tmp_path, folder)
 
 
 def test_another_process_draws_the_same_images_bit_for_bit(undisturbed, tmp_path):
     folder, summaries, _ = undisturbed
     with ProcessExecutor(1, threads=torch.get_num_threads()) as executor:
-        assert results(run(tmp_path, executor=executor, source=parts)) == results(summaries)
+        assert unclocked(run(tmp_path, executor=executor, source=parts)) == unclocked(summaries)
     mine, other = Store(str(tmp_path / "store")), Store(str(folder / "store"))
     for k in (0, 1):
         assert list(mine.round(k).samples()) == list(other.round(k).samples()) != []
@@ -186,7 +183,7 @@ def test_a_run_that_stops_anywhere_goes_on_to_the_same_end(
     stopping["learner"] = watched(lambda pool, until: count("train"))
     with pytest.raises(Stop):
         run(tmp_path, **stopping)
-    assert results(run(tmp_path)) == results(summaries)
+    assert unclocked(run(tmp_path)) == unclocked(summaries)
     assert same(tmp_path, folder)
 
 
@@ -240,6 +237,7 @@ from activegen.loop.rounds import active_generation
 from activegen.loop.settings import ArmSettings
 import activegen.loop.rounds as rounds
 from late import parts
+from toy import unclocked
 rounds.SAVE_SECONDS = 0.05
 torch.set_num_threads(1)
 with ProcessExecutor(1) as executor:
@@ -273,4 +271,4 @@ def test_killed_at_random_moments_and_started_again(undisturbed, tmp_path):
     assert same(tmp_path / "run", folder)
     stored = Store(str(tmp_path / "run" / "store"))
     ended = [stored.round(k).summary() for k in stored.rounds()]
-    assert results([s for s in ended if s]) == results(summaries)
+    assert unclocked([s for s in ended if s]) == unclocked(summaries)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +14,9 @@ from activegen.loop.rounds import active_generation
 from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.records import UserError
 from activegen.store import Store
+from toy import unclocked
 
 GUIDED = ArmSettings("guided", judge=True)
-
-
-def results(summaries: list[dict]) -> list[dict]:
-    """Without the seconds, which no two runs share."""
-    return [{k: v for k, v in s.items() if k not in ("seconds", "cost")} for s in summaries]
 
 
 def run(folder: Path, settings: ArmSettings = GUIDED, **changes) -> list[dict]:
@@ -70,7 +67,7 @@ def test_accepted_images_are_trained_on(tmp_path):
 
 def test_the_same_run_twice_is_the_same(undisturbed, tmp_path):
     folder, summaries = undisturbed
-    assert results(run(tmp_path)) == results(summaries)
+    assert unclocked(run(tmp_path)) == unclocked(summaries)
     ours, theirs = Store(str(tmp_path / "store")), Store(str(folder / "store"))
     assert ours.fingerprints() == theirs.fingerprints()
 
@@ -107,9 +104,30 @@ def test_a_run_that_stops_anywhere_goes_on_to_the_same_end(undisturbed, tmp_path
     except Stop:
         stopped = True
     assert stopped == (after <= 8)
-    assert results(run(tmp_path)) == results(summaries)
+    resumed = run(tmp_path)
+    assert unclocked(resumed) == unclocked(summaries)
+    assert any(of.get("resumed") for of in resumed) == stopped
+    assert not any(of.get("resumed") for of in summaries)
     ours, theirs = Store(str(tmp_path / "store")), Store(str(folder / "store"))
     assert ours.fingerprints() == theirs.fingerprints()
+
+
+def test_learners_without_the_store_that_they_learnt_from_are_refused(undisturbed, tmp_path):
+    folder, _ = undisturbed
+    left = shutil.copytree(folder, tmp_path / "left")
+    shutil.rmtree(left / "store")
+    with pytest.raises(UserError, match=r"no store .* delete this whole folder"):
+        run(left)
+    shutil.rmtree(left)
+    assert len(run(left)) == 3
+
+
+def test_lost_images_are_no_rejected_ones(undisturbed, tmp_path):
+    left = shutil.copytree(undisturbed[0], tmp_path / "left")
+    for shard in (left / "store" / "round-0000").glob("shard-*.parquet"):
+        shard.unlink()
+    with pytest.raises(UserError, match=r"accepted images of round 0 in .* are missing"):
+        list(Store(str(left / "store")).accepted())
 
 
 def test_arms_have_the_same_steps_and_budget(tmp_path):
@@ -176,7 +194,7 @@ def test_a_committee_of_bags_mines_what_it_did_not_see_and_goes_on_to_the_same_e
     )
     next(stopped)
     stopped.close()
-    assert results(run(tmp_path / "stopped", **bagging)) == results(summaries)
+    assert unclocked(run(tmp_path / "stopped", **bagging)) == unclocked(summaries)
     _same(tmp_path / "stopped", tmp_path / "whole")
 
 
@@ -212,7 +230,7 @@ def test_without_real_images_the_learner_waits_and_then_makes_up_for_the_steps(t
 
     with pytest.raises(Stop):
         run(tmp_path / "stopped", settings, executor=Stopping())
-    assert results(run(tmp_path / "stopped", settings)) == results(summaries)
+    assert unclocked(run(tmp_path / "stopped", settings)) == unclocked(summaries)
 
 
 def test_nothing_to_learn_from_is_said(tmp_path):
@@ -321,7 +339,7 @@ def test_killed_at_random_moments_and_started_again(undisturbed, tmp_path):
     _same(target, folder)
     stored = Store(str(tmp_path / "run" / "store"))
     ended = [stored.round(k).summary() for k in stored.rounds()]
-    assert results([s for s in ended if s]) == json.loads(json.dumps(results(summaries)))
+    assert unclocked([s for s in ended if s]) == json.loads(json.dumps(unclocked(summaries)))
 
 
 def _same(ours: Path, theirs: Path) -> None:

@@ -1,6 +1,6 @@
 """The loop on masks: scenes whose classes are colours, and a real ControlNet at toy size."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +32,7 @@ from activegen.records import Prediction, Request, Sample, UserError, Verdict
 from activegen.scores import SCORES
 from activegen.store import Store, from_png, png
 from blocks import CLASSES, SIZE, learner, scenes
+from toy import unclocked
 
 
 class Moody:
@@ -85,7 +86,7 @@ def parts(of: Segmenting) -> Parts:
 
 def run(folder: Path, of: Segmenting, settings: ArmSettings) -> list[dict[str, Any]]:
     summaries = active_generation(parts(of), "a", settings, folder, "recipe")
-    return [{k: v for k, v in s.items() if k not in ("seconds", "cost")} for s in summaries]
+    return unclocked(summaries)
 
 
 @pytest.fixture(scope="module")
@@ -144,15 +145,12 @@ def test_a_committee_of_bags_of_scenes_goes_on_to_the_same_end(tmp_path: Path) -
     def rounds(folder: Path) -> Iterator[dict[str, Any]]:
         return active_generation(made, "a", ArmSettings("guided"), folder, "recipe")
 
-    def told(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{k: v for k, v in s.items() if k not in ("seconds", "cost")} for s in summaries]
-
-    whole = told(rounds(tmp_path / "whole"))
+    whole = unclocked(rounds(tmp_path / "whole"))
     assert whole[0]["accepted"] > 0 and whole[0]["real"] == len(made.train)
     stopped = rounds(tmp_path / "stopped")
     next(stopped)
     stopped.close()
-    assert told(rounds(tmp_path / "stopped")) == whole
+    assert unclocked(rounds(tmp_path / "stopped")) == whole
     there, here = (Store(str(tmp_path / name / "store")) for name in ("whole", "stopped"))
     assert there.fingerprints() == here.fingerprints()
     unseen = {id for _, rest in bags(made.train, 2, made.seed) for id in rest.ids}

@@ -1,11 +1,14 @@
 """Comparisons from end to end at toy size; and that they cannot be fooled."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -13,11 +16,13 @@ from safetensors.torch import load_file, save_file
 import tiny
 from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.proof.fairness import Facts
-from activegen.recipes import Recipe, Run, arms, comparing, load, parse
+from activegen.recipes import Recipe, Run, arms, comparing, load, notices, parse
 from activegen.recipes import run as running
 from activegen.recipes.arms import STANDARD, with_named_arms
 from activegen.recipes.comparing import Ways, compare
-from activegen.recipes.evidence import differs_on_purpose, trained_otherwise
+from activegen.recipes.data import contents
+from activegen.recipes.evidence import differs_on_purpose
+from activegen.recipes.notices import trained_otherwise
 from activegen.recipes.progress import Event
 from activegen.recipes.run import environment
 from activegen.records import UserError
@@ -171,9 +176,9 @@ def test_seeds_that_are_added_after_a_verdict_are_said(model: Path, tmp_path: Pa
         and said[1] == said[2]
         and "already with 2 seeds, and now with 3" in said[1][0]
     )
-    assert (first["looks"], again["looks"]) == ([2], [2, 3])
-    (tmp_path / "comparison.json").write_text("{")  # is written anew
-    assert compare(recipe, tmp_path, [], [0, 1, 2])["looks"] == [3]
+    pair = "other against real_only"
+    assert first["looks"] == [{pair: [0, 1]}]
+    assert again["looks"] == [{pair: [0, 1]}, {pair: [0, 1, 2]}]
 
 
 def planted_image(run: Run, arm: str) -> None:
@@ -358,6 +363,25 @@ def test_what_a_member_of_the_committee_has_seen_is_not_known(model: Path, tmp_p
     assert not any("learner.committee" in of for of in alone["notices"])
 
 
+def test_a_generator_that_was_adapted_to_other_images_is_told_and_to_test_images_refused(
+    model: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(model, tmp_path / "adapted")
+    recipe = parse(short(own, real_only=NONE, unguided=PLAIN))
+    data = Run(recipe, tmp_path / "none").data
+    mine, theirs = ([*contents(of).values()] for of in (data.train, data.test))
+
+    def told(*learnt: str) -> list[str]:
+        (own / "card.json").write_text(json.dumps({"learnt_from": learnt}))
+        found = compare(recipe, tmp_path / "out")
+        return [of for of in found["notices"] if "the generator in" in of]
+
+    assert not told(*mine)
+    assert len(told(*mine, "another")) == 1
+    with pytest.raises(UserError, match="adapted to test images: test image"):
+        told(*mine, theirs[0])
+
+
 def test_near_copies_of_test_images_are_told(model: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -391,6 +415,55 @@ def test_each_arm_keeps_the_machine_that_finished_it(
     assert found == [(here["gpu"], {"real_only": [0]}), ("another", {"other": [0]})]
     assert made["environment"]["gpu"] == "another"
     assert any("carried out on 2 kinds of machines" in of for of in made["notices"])
+
+
+def test_other_versions_for_some_arms_are_told() -> None:
+    def of(**versions: str) -> dict[str, Any]:
+        return {"environment": {"gpu": None, "versions": versions}, "arms": {}}
+
+    assert not notices.other_places([of(torch="2.1", numpy="2.0"), of(torch="2.1", numpy="2.0")])
+    [told] = notices.other_places([of(torch="2.1", numpy="2.0"), of(torch="2.2", numpy="2.0")])
+    assert "several versions of torch 2.1, 2.2, so" in told
+
+
+def test_a_generator_that_changes_between_seeds_is_refused(model: Path, tmp_path: Path) -> None:
+    recipe = parse(short(model, real_only=NONE, unguided=PLAIN))
+    compare(recipe, tmp_path, seeds=[0])
+    [shard] = (tmp_path / "seed-0/arms/unguided/store/round-0000").glob("shard-*.parquet")
+    table = pq.read_table(shard)
+    made_by = [
+        json.dumps({**json.loads(of), "revision": "another"}) for of in table["made_by"].to_pylist()
+    ]
+    at, kind = table.column_names.index("made_by"), table.schema.field("made_by")
+    pq.write_table(table.set_column(at, kind, pa.array(made_by, kind.type)), shard)
+    with pytest.raises(UserError, match="generator is not the same for unguided with seed 0 and"):
+        compare(recipe, tmp_path, seeds=[0, 1])
+
+
+def test_more_labelled_images_beside_generated_ones_are_told(model: Path, tmp_path: Path) -> None:
+    both = {**PLAIN, "more_real": 1}
+    recipe = parse(short(model, real_only=NONE, unguided=PLAIN, both=both))
+    [told] = [of for of in trained_otherwise(recipe) if "both" in of]
+    assert told.startswith("both learns from more labelled real images (more_real: 1)")
+
+
+def test_images_that_cannot_be_read_are_told(model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for k in range(2):
+                pixels = rng.integers(0, 255, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{k}.png")
+    made = short(model, real_only=NONE)
+    made["data"] = {"layout": "image_folder", "path": str(tmp_path), "size": 32}
+    assert not any("cannot be read" in of for of in compare(parse(made), tmp_path / "a")["notices"])
+    (tmp_path / "test/dog/2.png").write_bytes(b"broken")
+    [told] = [
+        of for of in compare(parse(made), tmp_path / "b")["notices"] if "cannot be read" in of
+    ]
+    assert told.startswith("1 images cannot be read and were left out of all arms: ")
+    assert "2.png" in told
 
 
 def test_a_device_that_is_not_there_is_said_before_any_work(model: Path, tmp_path: Path) -> None:

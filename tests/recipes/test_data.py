@@ -40,6 +40,8 @@ def test_val_images_are_no_test_images():
     assert len(of({"split": "val"}).val or ())
     with pytest.raises(UserError, match=r"val images are test images too, such as .*data\.val"):
         of({"split": "test", "options": {"count": 2}})
+    with pytest.raises(UserError, match=r"val images are labelled images too, such as .*data\.val"):
+        of({"split": "train", "options": {"count": 2}})
 
 
 def test_another_path_of_a_split_is_the_same_recipe():

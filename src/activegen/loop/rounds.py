@@ -162,6 +162,16 @@ def active_generation(
         yield from _rounds(_Run(parts, arm, settings, folder, recipe), go_on)
 
 
+def _refuse_leftovers(folder: Path) -> None:
+    """Learners would go on that nobody knows what they have learnt from."""
+    learners = any((folder / "learners").glob("*")) or (folder / "model.safetensors").exists()
+    if learners and not (folder / "store" / "store.json").exists():
+        raise UserError(
+            f"'{folder}' has trained learners, but no store that tells what they were trained on: "
+            "restore the store, or delete this whole folder to begin the arm anew"
+        )
+
+
 def _rounds(run: "_Run", go_on: GoOn) -> Iterator[dict[str, Any]]:
     loop = run.parts.loop
     with run.meter.at(START):
@@ -214,6 +224,7 @@ class _Run:
     def __init__(self, parts: Parts, arm: str, settings: ArmSettings, folder: Path, recipe: str):
         begun = time.perf_counter()
         self.parts, self.arm, self.settings, self.folder = parts, arm, settings, folder
+        _refuse_leftovers(folder)
         self.store = Store.create_or_open(str(folder / "store"), recipe, parts.train.classes)
         self.recipe = recipe
         self.miners = miners(settings, parts.mining, parts.train, parts.seed)
@@ -221,6 +232,7 @@ class _Run:
             name: parts.learner() for name in {"main", *(m.learner for m in self.miners)}
         }
         self.stopped = False
+        self.resumed = False  # the round under way was begun by a process that is no more
         self.meter = Meter(self.learners["main"].device)
         self.meter.spent(START, time.perf_counter() - begun)
 
@@ -302,6 +314,8 @@ class _Run:
     def begin_drawing(self, round: _Round) -> None:
         """Writes the plan, and asks for the images that are surely needed."""
         plan = round.stored.plan()
+        if self.resumed or plan is not None:
+            round.summary["resumed"], self.resumed = True, False
         if plan is None:
             with _Clock(round.seconds, "mine"), self.meter.at(MINE):
                 plan = self._plan(round.number) if round.generating else []
@@ -365,6 +379,7 @@ class _Run:
         before = self._file(name, number - 1)
         if own.exists():
             learner.load(own)
+            self.resumed = True
         elif learner.step == 0 and number > 0 and not self.parts.loop.restart:
             learner.load(before)
 

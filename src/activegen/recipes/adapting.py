@@ -61,7 +61,8 @@ from activegen.recipes.adaptation import (
     Course,
     Training,
 )
-from activegen.recipes.data import read_split
+from activegen.recipes.data import contents, read_split
+from activegen.recipes.generator import CARD, LEARNT_FROM
 from activegen.recipes.progress import Event, Observer, silent
 from activegen.recipes.run import environment
 from activegen.recipes.schema import Recipe
@@ -70,7 +71,6 @@ from activegen.store import LOCK, alone
 from activegen.store.files import open_folder, parse_json
 from activegen.tasks.seeding import derive, seeded
 
-CARD = "card.json"
 ASIDE = ".tmp-result"
 LEAST = 8  # pixels of an image's side
 KEPT = 2 * 2**30  # bytes of images that stay in memory
@@ -137,6 +137,7 @@ def adapt(recipe: Recipe, out: Path, observer: Observer = silent) -> dict[str, A
                 "finished": True,
                 "losses": losses,
                 "skipped": real.skipped,
+                LEARNT_FROM: sorted(contents(real).values()),
                 "long_captions": pictures.long_captions,
                 "environment": environment() | {"peft": importlib.metadata.version("peft")},
             }

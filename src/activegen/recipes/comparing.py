@@ -23,10 +23,12 @@ from typing import Any
 from activegen.loop.metering import peak_memory, reset_peak_memory
 from activegen.loop.rounds import always
 from activegen.proof.fairness import Facts, refuse, refuse_leaks
-from activegen.recipes.arms import STANDARD, left_out, on_device, with_named_arms, with_seed
+from activegen.recipes import notices
+from activegen.recipes.arms import STANDARD, on_device, with_named_arms, with_seed
 from activegen.recipes.diagnosing import HeldOutSettings, check_held_out, diagnose
-from activegen.recipes.evidence import Evidence, differs_on_purpose, trained_otherwise
+from activegen.recipes.evidence import Evidence, differs_on_purpose
 from activegen.recipes.jobs import Job, check_devices, in_parallel
+from activegen.recipes.looks import earlier_looks, looked_before, with_look
 from activegen.recipes.progress import Event, Observer, silent
 from activegen.recipes.run import ENVIRONMENT, Run, environment
 from activegen.recipes.schema import Recipe, parse
@@ -38,7 +40,6 @@ from activegen.recipes.verdicts import (
     pairs_of,
     stated,
     steps_of,
-    stopped_after,
     unguided_of,
 )
 from activegen.records import UserError, choose
@@ -120,7 +121,7 @@ def compare(
             "the stop rule compares with an arm that draws plainly, and there is none: add "
             "'unguided' to --arms, or leave out --stop"
         )
-    looks = _looks(folder)
+    looks = earlier_looks(open_folder(str(folder)), FILE)
 
     def over() -> bool:
         spent = time.monotonic() - begun
@@ -149,18 +150,20 @@ def compare(
         if len(results[seed]) == len(recipe.arms):
             run.conclude(results[seed], time.monotonic() - started)
         run.release()
-    _refuse_other_tests(facts)
+    _refuse_others_by_seed(facts)
     if not any(results.values()):
         raise UserError("the budget of seconds was used up before the first arm began; give more")
     made = _made(recipe, seeds, results, costs, facts, ways)
     made["machines"] = _machines(runs, results)
-    made["notices"] += [*doubts, *trained_otherwise(recipe), *_elsewhere(made["machines"])]
-    made["notices"] += _told_of(left_out(recipe, arms))
-    if shared := _shared(costs):
+    made["notices"] += [*doubts, *notices.trained_otherwise(recipe)]
+    made["notices"] += notices.missing_arms(recipe, arms)
+    made["notices"] += notices.unread(next(iter(runs.values())).data.skipped)
+    made["notices"] += notices.other_places(made["machines"])
+    if untimed := notices.untimed(costs, results):
         made["equal_seconds"] = None
-        made["notices"] += shared
-    made["looks"] = _with_look(looks, made)
-    made["notices"] += _looked_before(looks, max(_with_look([], made), default=0))
+        made["notices"] += untimed
+    made["notices"] += looked_before(looks, made)
+    made["looks"] = with_look(looks, made)
     made["budget_seconds"], made["seconds"] = ways.budget_seconds, _since(begun)
     made["command"] = shlex.join(["activegen", *sys.argv[1:]])
     made["environment"] = environment()
@@ -177,33 +180,6 @@ def compare(
 
 def _since(begun: float) -> float:
     return round(time.monotonic() - begun, 1)
-
-
-def _looks(folder: Path) -> list[int]:
-    """Numbers of seeds with which the folder's comparison had verdicts before."""
-    known = open_folder(str(folder)).read(FILE)
-    try:
-        made = parse_json(known, FILE) if known else {}
-    except UserError:  # damaged, and written anew
-        return []
-    return _with_look(made.get("looks", []), made) if made else []
-
-
-def _with_look(looks: Sequence[int], made: Mapping[str, Any]) -> list[int]:
-    """These and those of a comparison's verdicts."""
-    seen = {len(of["seeds"]) for of in made["comparisons"] if of["p_value"] is not None}
-    return sorted({*looks, *seen})
-
-
-def _looked_before(looks: Sequence[int], seeds: int) -> list[str]:
-    earlier = [str(count) for count in looks if count < seeds]
-    if not earlier:
-        return []
-    return [
-        f"there were verdicts already with {', '.join(earlier)} seeds, and now with {seeds}: who "
-        "adds seeds until a verdict pleases gets false ones more often than in 5 %, and p does not "
-        "account for that; it holds where the number of seeds was fixed before the first look"
-    ]
 
 
 def _written(folder: Path, made: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,7 +275,8 @@ def _made(
     for arm, of in made["arms"].items():
         peaks = [c[arm]["peak_memory"] for c in costs.values() if arm in c]
         of["cost"]["peak_memory"] = max((p for p in peaks if p is not None), default=None)
-    made["notices"] += _stopped(made["arms"]) + _short(recipe, results, facts)
+    made["notices"] += notices.stopped(made["arms"])
+    made["notices"] += notices.short_of_images(recipe, results, facts)
     if ways.stop and not can_stop(recipe.loop):
         made["notices"].append(
             "the stop rule was asked for, but has too few rounds: it needs 3 that were evaluated "
@@ -312,7 +289,7 @@ def _made(
             "stops more than the 5 % of arms that are ahead which it promises; loop.restart=true "
             "keeps the promise"
         )
-    made["notices"] += _unfinished(recipe, results, ways.budget_seconds)
+    made["notices"] += notices.unfinished(recipe, results, ways.budget_seconds)
     return made
 
 
@@ -351,38 +328,6 @@ def _machines(runs: Mapping[int, Run], results: Results) -> list[dict[str, Any]]
     return list(found.values())
 
 
-def _told_of(missing: Sequence[str]) -> list[str]:
-    if not missing:
-        return []
-    return [
-        f"left out of all arms, since the recipe cannot have them: {', '.join(missing)}; name one "
-        "in --arms to read why"
-    ]
-
-
-def _elsewhere(machines: Sequence[Mapping[str, Any]]) -> list[str]:
-    hardware = ("platform", "cpus", "gpu")
-    kinds = {tuple(of["environment"].get(key) for key in hardware) for of in machines}
-    if len(kinds) < 2:
-        return []
-    return [
-        f"arms were carried out on {len(kinds)} kinds of machines, so their seconds and memory are "
-        "not to be compared; 'machines' in comparison.json has them"
-    ]
-
-
-def _shared(costs: Mapping[int, Mapping[str, Any]]) -> list[str]:
-    """What is wrong with the seconds of arms that had a device together."""
-    most = max(of.get("together", 1) for by_arm in costs.values() for of in by_arm.values())
-    if most == 1:
-        return []
-    return [
-        f"up to {most} arms had one device at the same time and slowed each other down, so their "
-        "seconds are not to be compared, and there is no table at equal seconds; --jobs 1, or "
-        "--devices that are named once each, measures them"
-    ]
-
-
 def _refuse(run: Run, facts: Mapping[str, Facts]) -> None:
     """Nothing, if each pair that is compared may be, and no arm has a leak, compared or not.
 
@@ -400,58 +345,25 @@ def _refuse(run: Run, facts: Mapping[str, Facts]) -> None:
     refuse_leaks(facts.values())
 
 
-def _refuse_other_tests(facts: Mapping[int, Mapping[str, Facts]]) -> None:
+def _refuse_others_by_seed(facts: Mapping[int, Mapping[str, Facts]]) -> None:
+    """Test images or a generator that are not the same for all seeds."""
     sets = {of.test_set for by_arm in facts.values() for of in by_arm.values()}
     if len(sets) > 1:
         raise UserError(
             "the test images are not the same for all seeds; they have changed since the first "
             "seed was run: choose another --out"
         )
-
-
-def _stopped(arms: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{arm} stopped generating after {after} rounds with seed {seed}: the stop rule said that "
-        "it was not beating unguided"
-        for arm, of in arms.items()
-        for seed, after in of["stopped"].items()
-    ]
-
-
-def _short(recipe: Recipe, results: Results, facts: Mapping[int, Mapping[str, Facts]]) -> list[str]:
-    told = []
-    for arm, settings in recipe.arms.items():
-        own = recipe.of(arm)
-        spec = own.proposal if own.segmentation is None else own.segmentation.proposal
-        most = spec.budget * recipe.loop.generating
-        found = {
-            by_arm[arm].images: results[seed][arm]["proposed"]
-            for seed, by_arm in facts.items()
-            if arm in by_arm and stopped_after(results[seed][arm]) is None
-        }
-        if found and settings.generate != "none" and min(found) < most:
-            few = min(found)
-            told.append(
-                f"{arm} learnt from as few as {few} of {most} synthetic images: "
-                + (
-                    "the others were rejected; a higher proposal.spare draws more in their place"
-                    if found[few] > few
-                    else "so few were asked for, since each real image guides only so many; a "
-                    "higher mining.max_repeats asks for more"
-                )
-            )
-    return told
-
-
-def _unfinished(recipe: Recipe, results: Results, budget_seconds: float | None) -> list[str]:
-    left = [(seed, arm) for seed, of in results.items() for arm in recipe.arms if arm not in of]
-    if not left:
-        return []
-    names = ", ".join(f"{arm} with seed {seed}" for seed, arm in left)
-    return [
-        f"the budget of {budget_seconds:g} seconds was used up before: {names}; the same command "
-        "goes on"
-    ]
+    generators = {
+        of.generator: f"{arm} with seed {seed}"
+        for seed, by_arm in facts.items()
+        for arm, of in by_arm.items()
+        if of.images
+    }
+    if len(generators) > 1:
+        raise UserError(
+            f"the generator is not the same for {' and '.join(generators.values())}; it has "
+            "changed since the first was run: choose another --out"
+        )
 
 
 def _told(facts: Facts) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Dat
 
     Raises:
         UserError: as the reader does, splits of different classes, or val images that are test
-            images too.
+            images or labelled ones too.
     """
     whole, test = read_split(spec, spec.train), read_split(spec, spec.test)
     val = None if spec.val is None else read_split(spec, spec.val)
@@ -132,7 +132,7 @@ def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Dat
             count += 1
             progress(count, total)
     if val is not None:
-        _refuse_shared(*called[1:])
+        _refuse_shared(*called)
     return Data(
         train=train,
         test=limited,
@@ -146,15 +146,15 @@ def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Dat
     )
 
 
-def _refuse_shared(test: dict[str, str], val: dict[str, str]) -> None:
-    """What val images decide on must not be decided by test images."""
-    shared = [content for content in val if content in test]
-    if shared:
-        raise UserError(
-            f"{len(shared)} val images are test images too, such as {val[shared[0]]}, which is "
-            f"the test image {test[shared[0]]}; name another split in data.val, take such images "
-            "out, or set data.val to null"
-        )
+def _refuse_shared(train: dict[str, str], test: dict[str, str], val: dict[str, str]) -> None:
+    """What val images decide on must be decided neither by test images nor by what is learnt."""
+    for name, other in (("test", test), ("labelled", train)):
+        if shared := [content for content in val if content in other]:
+            raise UserError(
+                f"{len(shared)} val images are {name} images too, such as {val[shared[0]]}, which "
+                f"is the {name} image {other[shared[0]]}; name another split in data.val, take "
+                "such images out, or set data.val to null"
+            )
 
 
 def _named(images: Real, index: int) -> str:

@@ -8,15 +8,16 @@ from typing import Any
 import torch
 
 from activegen.data.fingerprints import is_duplicate, nearest, thumbnail
+from activegen.data.scenes import Real
 from activegen.loop.settings import ArmSettings
 from activegen.proof.fairness import SHOWN, Facts
 from activegen.recipes.data import contents, labelled, thumbnails
+from activegen.recipes.generator import adapted_to
 from activegen.recipes.run import Run
-from activegen.recipes.schema import Recipe
 from activegen.records import UserError, fingerprint
 from activegen.store import Store, from_png
 
-PAIRS = 2_000_000  # of labelled and test images that are looked at for near-copies, at most
+PAIRS = 8_000_000  # of images of two splits that are looked at for near-copies, at most
 
 
 class Evidence:
@@ -31,9 +32,10 @@ class Evidence:
         Its judge is all that decides beside the learners what its images are, teachers too.
 
         Raises:
-            UserError: a judge or a teacher has learnt from test images.
+            UserError: a judge, a teacher or an adapted generator has learnt from test images.
         """
         run = self.run
+        self._refuse_generators(arm)
         real = contents(run.train(arm))
         called = {content: id for id, content in (self._train | real).items()}
         names = called | self._test_names
@@ -86,7 +88,7 @@ class Evidence:
     @property
     def doubts(self) -> list[str]:
         """What forbids nothing, but should be known."""
-        return self._unsaid + self._members + self._shown + self._near_copies
+        return self._unsaid + self._members + self._adapted + self._shown + self._near_copies
 
     @property
     def _unsaid(self) -> list[str]:
@@ -113,6 +115,18 @@ class Evidence:
         ]
 
     @property
+    def _adapted(self) -> list[str]:
+        """Of a generator that has learnt from more than learners have."""
+        known = set(self._train.values())
+        return [
+            f"the generator in '{folder}' has learnt from {len(learnt)} real images, and not all "
+            "learners from all of these, so arms that generate may know more of real images than "
+            "their number of labelled ones says"
+            for folder, learnt in self._generators.items()
+            if not learnt <= known
+        ]
+
+    @property
     def _shown(self) -> list[str]:
         """What differs between arms without real images: those that they are drawn from."""
         recipe = self.run.recipe
@@ -132,25 +146,37 @@ class Evidence:
 
     @cached_property
     def _near_copies(self) -> list[str]:
-        """Labelled images that are no test image to the bit, but look like one.
+        """Images that are the same to no bit, but look alike, across splits.
 
-        Of large sets a part is looked at, evenly; it takes seconds.
+        Of large sets a part of the first is looked at, evenly; it takes seconds.
         """
         run = self.run
-        train, test = max(map(run.train, run.recipe.arms), key=len), run.data.test
-        own = contents(train)
-        places = [k for k, id in enumerate(train.ids) if own[id] not in self._test_names]
-        part = places[:: 1 + len(places) * len(test) // PAIRS]
-        distances, at = nearest(thumbnails(train.subset(part)), thumbnails(test))
+        train = max(map(run.train, run.recipe.arms), key=len)
+        told = self._near("labelled real", train, "test", run.data.test)
+        if val := run.data.val:
+            told += self._near("labelled real", train, "val", val)
+            told += self._near("val", val, "test", run.data.test)
+        return told
+
+    def _near(self, what: str, images: Real, other: str, others: Real) -> list[str]:
+        theirs, own = set(contents(others).values()), contents(images)
+        places = [k for k, id in enumerate(images.ids) if own[id] not in theirs]
+        part = places[:: 1 + len(places) * len(others) // PAIRS]
+        distances, at = nearest(thumbnails(images.subset(part)), thumbnails(others))
         near = is_duplicate(distances).nonzero()[:, 0].tolist()
-        if not near:
-            return []
-        pair = f"{train.ids[part[near[0]]]} of {test.ids[int(at[near[0]])]}"
         looked = "" if len(part) == len(places) else f" of {len(part)} that were looked at"
-        return [
-            f"{len(near)} labelled real images{looked} are near-copies of test images, such as "
-            f"{pair}: figures may be higher than on new images, those of all arms alike"
-        ]
+        if near:
+            pair = f"{images.ids[part[near[0]]]} of {others.ids[int(at[near[0]])]}"
+            return [
+                f"{len(near)} {what} images{looked} are near-copies of {other} images, such as "
+                f"{pair}: figures may be higher than on new images, those of all arms alike"
+            ]
+        if looked:
+            return [
+                f"{len(part)} of {len(places)} {what} images were looked at, evenly, for near-"
+                f"copies of {other} images: none is"
+            ]
+        return []
 
     def _learnt_by_asked(self, arm: str) -> frozenset[str]:
         """Contents of the images that all models have learnt from which an arm asks."""
@@ -168,6 +194,26 @@ class Evidence:
                 )
             known |= learnt
         return known
+
+    def _refuse_generators(self, arm: str) -> None:
+        if self.run.recipe.arms[arm].generate == "none":
+            return
+        for folder, learnt in self._generators.items():
+            unlabelled = learnt.difference(self._train.values())  # others are a matter of the data
+            if saw := [self._test_names[of] for of in unlabelled if of in self._test_names]:
+                raise UserError(
+                    f"the generator in '{folder}' was adapted to test images: {_some(saw)}; adapt "
+                    "it to labelled images alone, in another folder"
+                )
+
+    @cached_property
+    def _generators(self) -> dict[str, frozenset[str]]:
+        """By folder, contents of the images that it was adapted to, where its card says so."""
+        recipe = self.run.recipe
+        controls = recipe.segmentation.controls if recipe.segmentation else ()
+        folders = [of.path for of in (recipe.model, *(recipe.model.lora or ()), *controls)]
+        learnt = {folder: adapted_to(folder) for folder in folders}
+        return {folder: of for folder, of in learnt.items() if of}
 
     @cached_property
     def _asked(self) -> dict[str, dict[int, str]]:
@@ -203,28 +249,6 @@ class Evidence:
     @cached_property
     def _test_set(self) -> str:
         return labelled(self.run.data.test)
-
-
-def trained_otherwise(recipe: Recipe) -> list[str]:
-    """What arms change of the training, so that a difference may come of it."""
-    told = []
-    for arm in recipe.arms:
-        own, usual = _training(recipe.of(arm)), _training(recipe)
-        changed = [
-            f"{key} {value} instead of {usual[key]}"
-            for key, value in own.items()
-            if key in usual and value != usual[key]
-        ]
-        if changed:
-            told.append(f"{arm} is trained otherwise than the recipe says: {', '.join(changed)}")
-    return told
-
-
-def _training(recipe: Recipe) -> dict[str, Any]:
-    two = recipe.learner.co_training
-    networks = {"networks (learner.co_training)": 1 if two is None else 2}
-    own = {} if two is None else {f"co_training.{k}": v for k, v in asdict(two).items()}
-    return asdict(recipe.training) | networks | own
 
 
 def _some(names: Collection[str]) -> str:

@@ -27,12 +27,14 @@ from activegen.diffusion.stable_diffusion_xl import ZEROS, index_of
 from activegen.precision import fast_dtype
 from activegen.recipes.schema import ControlSpec, ModelSpec, Recipe
 from activegen.records import UserError, choose, fingerprint
-from activegen.store.files import open_folder
+from activegen.store.files import open_folder, parse_json
 from activegen.zoo import LAND_COVER, LAND_COVER_SCENES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ENDS = 2**20  # bytes at both ends of a weights file that name its content
 PAIRS = 32  # latents and pictures that a linear decoder is fitted on
+CARD = "card.json"  # of an adapted generator
+LEARNT_FROM = "learnt_from"  # in the card: contents of the images
 
 
 @dataclass(frozen=True)
@@ -317,3 +319,18 @@ def _ends(file: Path) -> bytes:
         start = data.read(ENDS)
         data.seek(-ENDS, 2)
         return start + data.read()
+
+
+def adapted_to(folder: str) -> frozenset[str]:
+    """`data.contents` of the images that a generator was adapted to; none where nothing tells.
+
+    Args:
+        folder: of `adapt`, or any other generator.
+
+    Raises:
+        UserError: the card is damaged.
+    """
+    place = Path(folder).expanduser()
+    text = (place / CARD).read_bytes() if (place / CARD).is_file() else None
+    known = parse_json(text, str(place / CARD)) if text else {}
+    return frozenset(known.get(LEARNT_FROM, ()))

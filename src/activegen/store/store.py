@@ -44,11 +44,14 @@ class Store:
         """
         files = open_folder(root)
         present = files.names()
-        mend = "choose another --out folder, or delete this one to begin anew"
+        mend = "choose another --out folder, or delete the one that it is in to begin anew"
         if "store.json" not in present:
             foreign = sorted(name for name in present if not name.startswith("."))
             if foreign:
-                raise UserError(f"'{root}' holds other files ('{foreign[0]}', …); {mend}")
+                raise UserError(
+                    f"'{root}' holds other files ('{foreign[0]}', …); choose another --out "
+                    "folder, or delete this one to begin anew"
+                )
             about = {"format": FORMAT, "recipe": recipe, "classes": list(classes)}
             files.write("store.json", json.dumps(about, indent=1, ensure_ascii=False).encode())
         store = cls(root)
@@ -76,14 +79,24 @@ class Store:
         return sorted(int(match[1]) for match in found if match)
 
     def accepted(self, before_round: int | None = None) -> Iterator[tuple[Sample, Verdict]]:
-        """What to train on: the accepted samples of judged rounds, in the order of the plans."""
+        """What to train on: the accepted samples of judged rounds, in the order of the plans.
+
+        Raises:
+            UserError: one is not there any more; or as `RoundStore.samples`.
+        """
         for k in self.rounds():
             if before_round is None or k < before_round:
                 round = self.round(k)
                 kept = {v.id: v for v in round.verdicts() or [] if v.accepted}
                 for sample in round.samples() if kept else ():
-                    if verdict := kept.get(sample.request.id):
+                    if verdict := kept.pop(sample.request.id, None):
                         yield sample, verdict
+                if kept:
+                    raise UserError(
+                        f"{len(kept)} accepted images of round {k} in '{self.root}' are missing, "
+                        f"such as {min(kept)}: restore the shards that are lost or damaged, or "
+                        "delete the folder that the store is in, to make all of it anew"
+                    )
 
     def rejections(self) -> dict[str, int]:
         """How many samples were rejected, by reason, most frequent first."""
