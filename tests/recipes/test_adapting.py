@@ -20,6 +20,7 @@ from activegen.diffusion.control import Control, check_fit
 from activegen.recipes import Recipe, generator, parse
 from activegen.recipes.adaptation import AdaptSettings
 from activegen.recipes.adapting import Pictures, adapt
+from activegen.recipes.data import contents, read_split
 from activegen.recipes.progress import Event
 from activegen.records import UserError
 from activegen.zoo.scenes import SCENE_CLASSES
@@ -106,6 +107,10 @@ def test_the_second_call_gives_the_card(own: Path, model: Path) -> None:
     assert card["data"]["images"] == len(card["data"]["classes"])
     assert card["model"]["revision"] == tiny.model("v_prediction").made_by()["revision"]
     assert "peft" in card["environment"] and card["environment"]["command"]
+    learnt = contents(read_split(recipe(model).data, recipe(model).data.train))
+    for place in (own, own / lora.FILE):
+        assert generator.adapted_to(str(place)) == set(learnt.values())
+    assert not generator.adapted_to(str(model)) and not generator.adapted_to("a/hub-id")
 
 
 def test_a_lora_is_diffusers_and_ours(own: Path, model: Path) -> None:

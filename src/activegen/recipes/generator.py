@@ -325,12 +325,13 @@ def adapted_to(folder: str) -> frozenset[str]:
     """`data.contents` of the images that a generator was adapted to; none where nothing tells.
 
     Args:
-        folder: of `adapt`, or any other generator.
+        folder: of `adapt`, a file in it, or any other generator.
 
     Raises:
         UserError: the card is damaged.
     """
     place = Path(folder).expanduser()
+    place = place.parent if place.is_file() else place
     text = (place / CARD).read_bytes() if (place / CARD).is_file() else None
     known = parse_json(text, str(place / CARD)) if text else {}
     return frozenset(known.get(LEARNT_FROM, ()))
