@@ -192,13 +192,17 @@ def table(name: str, made: Mapping[str, Any]) -> str:
 
 def _sizes(made: Mapping[str, Any]) -> str:
     """Of what is learnt from, of the test set and of the training."""
-    seen = [of for by_arm in made["facts"].values() for of in by_arm.values()]
+    seeds = made["facts"].values()
 
-    def told(key: str) -> str:
-        return " or ".join(f"{count:,}" for count in sorted({of[key] for of in seen}))
+    def told(key: str, *arms: str) -> str:
+        named = arms or made["arms"]
+        found = {by_arm[arm][key] for by_arm in seeds for arm in named if arm in by_arm}
+        return " or ".join(f"{count:,}" for count in sorted(found))
 
-    more = [name for name, of in made["arms"].items() if of["settings"]["more_real"]]
-    learnt = f"{told('real_images')} labelled real images" + f" ({', '.join(more)})" * bool(more)
+    usual = told("real_images", made["baseline"])
+    real = {arm: told("real_images", arm) for arm in made["arms"]}
+    others = ", ".join(f"{arm} {count}" for arm, count in real.items() if count != usual)
+    learnt = f"{usual} labelled real images" + f" ({others})" * bool(others)
     return f"{learnt}, {told('test_images')} test images, {told('steps')} optimiser steps."
 
 

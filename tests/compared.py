@@ -105,7 +105,7 @@ def written(folder: Path, diagnosed: bool = True) -> dict[str, Any]:
         "settings": known.plain(),
         "seeds": list(runs),
         **stated(known, runs),
-        "facts": {"0": dict.fromkeys(ARMS, fact)},
+        "facts": {"0": dict.fromkeys(ARMS, fact) | {"more_real": fact | {"real_images": 40}}},
         "runs": runs,
         "seconds": 61.0,
         "command": "activegen compare known --seeds 3",

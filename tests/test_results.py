@@ -45,7 +45,7 @@ def test_tables_say_what_decided_and_what_an_image_is_worth(results, tmp_path: P
     assert "Step by step" in text and "| arm | accuracy | after |" in text
     head = "| to reach real_only | to reach unguided | in unguided images | in real images |"
     assert head in text and "| median seconds |" in text
-    assert "20 labelled real images (more_real), 200 test images, 50 optimiser steps." in text
+    assert "20 labelled real images (more_real 40), 200 test images, 50 optimiser steps." in text
     [row] = [line for line in text.splitlines() if line.startswith("| guided | 400 |")]
     assert "| more than was measured | more than was measured |" in row and row.endswith("| 210 |")
     assert "mix images with steps" in text and "imes fewer" not in text
