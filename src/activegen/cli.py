@@ -321,7 +321,7 @@ def compare(
     from activegen.recipes.comparing import compare as made_by
     from activegen.recipes.diagnosing import HeldOutSettings
     from activegen.report import write_comparison
-    from activegen.report.comparison import HOLM
+    from activegen.report.comparison import HOLM, PAGE
 
     for name, number in (("seeds", seeds), ("jobs", jobs)):
         if number < 1:
@@ -340,8 +340,9 @@ def compare(
         held_out=HeldOutSettings(judge) if diagnose else None,
     )
     with _Bars() as bars:
-        made = made_by(loaded, folder, names, numbers, bars.see, ways)
-    page = write_comparison(folder)
+        told = lambda _: write_comparison(folder)  # noqa: E731
+        made = made_by(loaded, folder, names, numbers, bars.see, ways, told)
+    page = folder / PAGE
     for notice in made["notices"]:
         _say(notice)
     if as_json:
@@ -529,7 +530,8 @@ def _dry(recipe: str, overrides: list[str], out: Path | None, as_json: bool) -> 
         pace = measure(checked)
     arms = plan(checked)
     seconds = {arm.name: pace.seconds(arm) for arm in arms}
-    total = sum(seconds.values()) + judge_steps(checked) * pace.learner_step
+    judging = judge_steps(checked) * pace.learner_step
+    total = sum(seconds.values()) + judging
     _tell_skipped(checked.data.skipped)
     if as_json:
         planned = {arm.name: vars(arm) | {"seconds": seconds[arm.name]} for arm in arms}
@@ -537,12 +539,13 @@ def _dry(recipe: str, overrides: list[str], out: Path | None, as_json: bool) -> 
         return
     train, test = checked.data.train, checked.data.test
     typer.echo(f"{len(train)} real images of {len(train.classes)} classes, {len(test)} to test on")
-    table = Table("arm", "images", "denoiser calls", "training steps", "about minutes")
+    table = Table("arm", "images", "denoiser calls", "steps of all its learners", "about minutes")
     for arm in arms:
         cells = (arm.images, arm.denoiser_calls, arm.learner_steps)
         table.add_row(arm.name, *map(str, cells), f"{seconds[arm.name] / 60:.1f}")
     Console().print(table)
-    typer.echo(f"about {total / 60:.1f} minutes on this machine; nothing was written")
+    beside = f", {judging / 60:.1f} of them for the judge" if judging else ""
+    typer.echo(f"about {total / 60:.1f} minutes on this machine{beside}; nothing was written")
 
 
 class _Bars:

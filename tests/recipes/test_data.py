@@ -44,6 +44,15 @@ def test_val_images_are_no_test_images():
         of({"split": "train", "options": {"count": 2}})
 
 
+def test_labelled_images_that_are_test_images_are_told(caplog):
+    made = {"layout": "world", "size": 16, "options": {"size": 16, "count": 1}}
+    data.read(parse({"data": made}).data, 0, lambda *_: None)
+    assert not caplog.records
+    data.read(parse({"data": {**made, "train": {"split": "test"}}}).data, 0, lambda *_: None)
+    [told] = [record.getMessage() for record in caplog.records]
+    assert "8 labelled images are test images too, such as world/test/" in told
+
+
 def test_another_path_of_a_split_is_the_same_recipe():
     of = {"layout": "voc", "path": "a", "test": {"path": "b"}}
     elsewhere = {"layout": "voc", "path": "c", "test": {"path": "d"}}

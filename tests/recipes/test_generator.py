@@ -43,6 +43,25 @@ def test_the_first_tokenizer_checks_prompts(folder: Path):
         generator.check_prompts(tokenizer, prompts, ["river"])
 
 
+def test_a_tokenizer_without_words_is_said(folder: Path):
+    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+        (folder / "tokenizer" / name).unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"has no tokenizer: vocab\.json and merges\.txt are"):
+        generator.Place.of(str(folder)).tokenizer()
+
+
+def test_what_the_embedded_generator_was_not_taught_is_told(
+    folder: Path, caplog: pytest.LogCaptureFixture
+):
+    words = {"Forest": ("a Forest",), "dog": ("a dog",), "fire truck": ("fire truck", "truck")}
+    generator.warn_untaught(generator.Place.of(str(folder)), words)
+    generator.warn_untaught(generator.Place.of("embedded"), {"River": ("a stream",)})
+    assert not caplog.records
+    generator.warn_untaught(generator.Place.of("embedded"), words)
+    [told] = [record.getMessage() for record in caplog.records]
+    assert "not taught: dog, fire truck. " in told
+
+
 def test_a_second_encoder_that_is_missing_or_damaged_is_said(folder: Path, tmp_path: Path):
     (weights,) = (folder / "text_encoder_2").glob("*.safetensors")
     whole = weights.read_bytes()

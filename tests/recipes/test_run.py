@@ -121,6 +121,16 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     assert prints[0] == prints[1] != {}
 
 
+def test_one_class_alone_is_refused_before_any_work(settings: dict, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        for light in (10, 90):
+            Image.new("RGB", (8, 8), (light, 0, 0)).save(tmp_path / split / "cat" / f"{light}.png")
+    settings["data"] = {"layout": "image_folder", "path": str(tmp_path), "size": 16}
+    with pytest.raises(UserError, match=r"has one class alone \(cat\)"):
+        Run(parse(only(settings, real_only="none")), tmp_path / "run").check()
+
+
 def test_real_images_alone_need_no_model(settings: dict, tmp_path: Path) -> None:
     settings["model"]["path"] = str(tmp_path / "nowhere")
     run = Run(parse(only(settings, real_only="none")), tmp_path / "run")

@@ -1,7 +1,9 @@
 """Ways to compare: what is refused before the work begins, and what is told of how it was done."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +58,19 @@ def test_seconds_of_arms_that_shared_a_device_are_not_compared(model: Path, tmp_
     made = compare(recipe, tmp_path)
     assert made["equal_seconds"] is None
     assert any("up to 2 arms had one device" in told for told in made["notices"])
+
+
+def test_what_is_known_is_written_before_the_diagnostics(model: Path, tmp_path: Path) -> None:
+    seen: list[bool] = []
+    recipe = parse(short(model, real_only=NONE, unguided=PLAIN))
+    judge = HeldOutSettings(steps=2)
+
+    def written(made: Mapping[str, Any]) -> None:
+        assert json.loads((tmp_path / "comparison.json").read_text()) == made
+        seen.append("diagnostics" in made["arms"]["unguided"])
+
+    compare(recipe, tmp_path, ways=Ways(held_out=judge), written=written)
+    assert seen == [False, True]
 
 
 def test_looks_are_of_the_seeds_that_verdicts_had(model: Path, tmp_path: Path) -> None:

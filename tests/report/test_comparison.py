@@ -8,6 +8,7 @@ import compared
 from activegen.recipes.verdicts import at_equal_seconds, stated
 from activegen.records import UserError
 from activegen.report import write_comparison
+from activegen.report.plots import named_styles
 from activegen.report.words import NONE
 
 
@@ -49,6 +50,21 @@ def test_it_says_why(tmp_path: Path) -> None:
         "timm:other , trained on 4000 labelled real images that no arm has",
     ):
         assert told.replace(" ,", ",").replace(" -", f" {NONE}") in seen, told
+
+
+def test_a_judge_that_is_a_file_has_learnt_from_nobody_knows_what(tmp_path: Path) -> None:
+    made = compared.written(tmp_path)
+    del made["held_out"]["images"], made["held_out"]["own"]
+    (tmp_path / "comparison.json").write_text(json.dumps(made))
+    seen = words(write_comparison(tmp_path).read_text(encoding="utf-8"))
+    assert "what its file has learnt from is not known" in seen
+    assert "learnt from no test image" not in seen
+
+
+def test_twelve_arms_look_different() -> None:
+    looks = named_styles([f"arm {k}" for k in range(12)], "arm 0").values()
+    for part in ("colour", "marker", "sign"):
+        assert len({getattr(of, part) for of in looks}) == 12
 
 
 def test_a_comparison_of_before_is_read(tmp_path: Path) -> None:

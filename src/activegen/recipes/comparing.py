@@ -86,6 +86,7 @@ def compare(
     seeds: Sequence[int] = (0,),
     observer: Observer = silent,
     ways: Ways | None = None,
+    written: Callable[[Mapping[str, Any]], object] = lambda made: None,
 ) -> dict[str, Any]:
     """Carries out all arms with all seeds; what ``comparison.json`` then holds.
 
@@ -97,6 +98,8 @@ def compare(
         seeds: one run each.
         observer: is told of every step.
         ways: how to compare.
+        written: is called with what ``comparison.json`` holds each time that it was written: with
+            the verdicts, and once more with the diagnostics, which take long.
 
     Raises:
         UserError: arms that cannot be compared, with all that forbids it; the stop rule without
@@ -168,6 +171,7 @@ def compare(
     made["command"] = shlex.join(["activegen", *sys.argv[1:]])
     made["environment"] = environment()
     made = _written(folder, made)
+    written(made)
     if ways.held_out is not None:
         test_set = next(of.test_set for by_arm in facts.values() for of in by_arm.values())
         found = diagnose(runs, folder, test_set, ways.held_out, observer)
@@ -175,6 +179,7 @@ def compare(
             made["arms"][arm]["diagnostics"] = of
         made["held_out"], made["seconds"] = found["judge"], _since(begun)
         made = _written(folder, made)
+        written(made)
     return made
 
 

@@ -1,6 +1,7 @@
 """The real images of a recipe, and what names their content."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from activegen.recipes.schema import DataSpec, SplitSpec
 from activegen.records import UserError, fingerprint
 
 Thumbnails = Float[Tensor, "n 3 16 16"]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,12 +129,12 @@ def read(spec: DataSpec, seed: int, progress: Callable[[int, int], None]) -> Dat
             digest.update(f"{id}\n{_named(images, index)}\n{tuple(pixels.shape)}\n".encode())
             digest.update(pixels.contiguous().numpy().tobytes())
             prints[-1].append(thumbnail(pixels))
-            if val is not None:
-                called[-1][_content(pixels)] = id
+            called[-1][_content(pixels)] = id
             count += 1
             progress(count, total)
     if val is not None:
         _refuse_shared(*called)
+    _warn_shared(*called[:2])
     return Data(
         train=train,
         test=limited,
@@ -155,6 +157,18 @@ def _refuse_shared(train: dict[str, str], test: dict[str, str], val: dict[str, s
                 f"is the {name} image {other[shared[0]]}; name another split in data.val, take "
                 "such images out, or set data.val to null"
             )
+
+
+def _warn_shared(train: dict[str, str], test: dict[str, str]) -> None:
+    """A run may have its reasons; a comparison refuses it."""
+    if shared := [content for content in train if content in test]:
+        _LOG.warning(
+            "%d labelled images are test images too, such as %s, which is the test image %s: "
+            "figures are higher than on new images, and compare refuses it",
+            len(shared),
+            train[shared[0]],
+            test[shared[0]],
+        )
 
 
 def _named(images: Real, index: int) -> str:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,12 +30,14 @@ from activegen.recipes.schema import ControlSpec, ModelSpec, Recipe
 from activegen.records import UserError, choose, fingerprint
 from activegen.store.files import open_folder, parse_json
 from activegen.zoo import LAND_COVER, LAND_COVER_SCENES
+from activegen.zoo.domains import untaught
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ENDS = 2**20  # bytes at both ends of a weights file that name its content
 PAIRS = 32  # latents and pictures that a linear decoder is fitted on
 CARD = "card.json"  # of an adapted generator
 LEARNT_FROM = "learnt_from"  # in the card: contents of the images
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -138,9 +141,16 @@ class Place:
             UserError: there is none.
         """
         try:
-            return CLIPTokenizer.from_pretrained(self.path, subfolder="tokenizer")
+            found = CLIPTokenizer.from_pretrained(self.path, subfolder="tokenizer")
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"'{self.path}' has no tokenizer that can be read: {error}") from error
+        if set(found.get_vocab()) <= set(found.all_special_tokens):  # what comes of missing files
+            where = "there is no network for a Hub id" if self.folder is None else "in tokenizer/"
+            raise UserError(
+                f"'{self.path}' has no tokenizer: vocab.json and merges.txt are missing ({where}); "
+                "give a whole folder in diffusers' layout in model.path"
+            )
+        return found
 
     def load(
         self, spec: ModelSpec, device: torch.device, controls: Sequence[ControlSpec] = ()
@@ -232,6 +242,23 @@ def check_prompts(
             raise UserError(
                 f"a prompt of {together} classes: {error}; or lower segmentation.text.per_image"
             ) from error
+
+
+def warn_untaught(place: Place, words: Mapping[str, Sequence[str]]) -> None:
+    """Logs what an embedded generator was not taught.
+
+    Args:
+        place: of the generator.
+        words: wordings by class.
+    """
+    if place.folder not in (LAND_COVER, LAND_COVER_SCENES):
+        return
+    if unknown := untaught(words):
+        _LOG.warning(
+            "the embedded generator knows land cover alone and was not taught: %s. Its images of "
+            "these will show something else; give a generator that knows them in model.path",
+            ", ".join(unknown),
+        )
 
 
 def check_sampling(sampling: Sampling) -> None:

@@ -142,6 +142,11 @@ class Run:
             for place in (self.place, *self.control_places):
                 place.check()
         classes = self.data.train.classes
+        if len(classes) < 2:
+            raise UserError(
+                f"{self.data.train.name} has one class alone ({', '.join(classes)}), and there is "
+                "nothing to tell it from: add images of another class, such as of what it is not"
+            )
         _ = self.task
         learners = self.untrained()
         stand_in = learners.main if self.judging.network else None  # the judge is not trained here
@@ -159,6 +164,8 @@ class Run:
             together = masks.text.per_image[1] if masks and masks.text else 1
             asked = [name for name in classes if not masks or name not in masks.background]
             generator.check_prompts(self.place.tokenizer(), self.prompts, asked, together)
+            words = {name: self.prompts.words[name] for name in asked}
+            generator.warn_untaught(self.place, words)
             if self.place.folder is None or self.recipe.model.lora:
                 self.model()
         if self._judged:

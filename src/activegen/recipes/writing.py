@@ -148,7 +148,9 @@ data:
   strict: false                           # true: stop at an image that cannot be read
 
 # The word of a class must be in its prompt: say what the generator knows, several wordings if you
-# like ("a forest", "woodland").
+# like ("a forest", "woodland"). The embedded one was taught "a satellite photo of {{word}}" with
+# annual crops, a forest, scrub, a highway, industrial buildings, a pasture, an orchard, a
+# residential area, a river and a lake; in other words it draws worse, or something else.
 prompts:
   templates: ["a photo of {{word}}"]
   words:

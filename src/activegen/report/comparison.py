@@ -42,6 +42,7 @@ WORTH = (
     "images of the arm; by what arms of other sizes have at their end, straight between them."
 )
 BEYOND = "more than was measured"
+PAGE = "report.html"
 
 
 def write_comparison(folder: Path) -> Path:
@@ -55,7 +56,7 @@ def write_comparison(folder: Path) -> Path:
         raise UserError(f"'{folder}' has no {FILE}; give the folder of a finished comparison")
     made = parse_json(file.read_bytes(), str(file))
     page = environment().get_template("comparison.html.jinja").render(_content(made))
-    path, aside = folder / "report.html", folder / ".tmp-report.html"
+    path, aside = folder / PAGE, folder / f".tmp-{PAGE}"
     aside.write_text(page, encoding="utf-8")
     os.replace(aside, path)
     return path

@@ -18,10 +18,10 @@ from activegen.report.pictures import data_uri
 
 @dataclass(frozen=True)
 class Style:
-    """How an arm looks in every plot; colour, marker and dashes each suffice to tell it.
+    """How an arm looks in every plot; colour and marker each suffice to tell it.
 
     Args:
-        colour: of Okabe and Ito's palette, which colour-blind readers can tell apart.
+        colour: of Okabe and Ito's palette, which colour-blind readers can tell apart; then others.
         marker: of matplotlib.
         sign: the same marker as a character, for the legend.
         dashes: lengths of stroke and gap, as SVG has them; "" is a full line.
@@ -43,6 +43,10 @@ STYLES = (
     Style("#e69f00", "P", "✚", "7 2 2 2"),
     Style("#56b4e9", "X", "✖", "4 1"),
     Style("#882255", "*", "★", "1 1.5"),
+    Style("#332288", "<", "◀", "9 2 2 2 2 2"),
+    Style("#117733", ">", "▶", "3 3"),
+    Style("#999933", "p", "⬟", "12 3"),
+    Style("#7d6b3d", "h", "⬢", "6 2 1 2 1 2"),
 )
 
 PLACE_COLOURS: Mapping[str, str] = dict(

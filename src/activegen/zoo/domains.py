@@ -44,6 +44,28 @@ EUROSAT_WORDS: dict[str, tuple[str, ...]] = {
     "SeaLake": ("a lake", "the sea"),
 }
 EUROSAT_TEMPLATE = "a satellite photo of {word}"
+TEMPLATES = (world.TEMPLATE, EUROSAT_TEMPLATE)  # of tiles
+SMALL_WORDS = {"a", "an", "the", "of", "with", "and"}
+
+
+def untaught(words: Mapping[str, Sequence[str]]) -> list[str]:
+    """Classes of which the embedded generators were taught no word: what they draw is not known.
+
+    Args:
+        words: wordings by class.
+    """
+    taught = {
+        part
+        for some in (world.WORDS, EUROSAT_WORDS, SCENE_WORDS)
+        for wordings in some.values()
+        for wording in wordings
+        for part in wording.split()
+    } - SMALL_WORDS
+    return [
+        name
+        for name, wordings in words.items()
+        if not any(taught & {*wording.lower().split()} for wording in wordings)
+    ]
 
 
 @dataclass(frozen=True)
