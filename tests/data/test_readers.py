@@ -1,5 +1,6 @@
 """What every reader of the table promises."""
 
+import inspect
 import io
 import json
 from collections.abc import Callable
@@ -199,3 +200,15 @@ def test_unknown_layouts_are_answered_with_the_known_ones() -> None:
         read_scenes("mask_folders", "", "train")
     with pytest.raises(UnknownWord, match=r"data layout 'image_folders'.*Did you mean 'image_fold"):
         read_images("image_folders", "", "train")
+
+
+@pytest.mark.parametrize("layout", [*READERS, *SCENE_READERS])
+def test_the_documents_have_every_layout_with_all_its_options(layout: str) -> None:
+    documents = Path(__file__).parents[2] / "docs" / "recipes.md"
+    rows = [line for line in documents.read_text().splitlines() if line.startswith("| ")]
+    files = [row for row in rows if f"`{layout}`" in row.split("|")[1]]
+    assert len(files) == 1
+    parameters = inspect.signature({**READERS, **SCENE_READERS}[layout]).parameters.values()
+    for of in parameters:
+        if of.kind is inspect.Parameter.KEYWORD_ONLY and of.name != "strict":
+            assert f"`{of.name}`" in files[0], of.name
