@@ -122,6 +122,15 @@ def test_learners_without_the_store_that_they_learnt_from_are_refused(undisturbe
     assert len(run(left)) == 3
 
 
+def test_a_round_that_was_stopped_after_its_training_says_so(undisturbed, tmp_path):
+    folder, summaries = undisturbed
+    left = shutil.copytree(folder, tmp_path / "left")
+    shutil.rmtree(left / "store" / "round-0002")
+    resumed = run(left)
+    assert [of.get("resumed") for of in resumed] == [None, None, True]
+    assert unclocked(resumed) == unclocked(summaries)
+
+
 def test_lost_images_are_no_rejected_ones(undisturbed, tmp_path):
     left = shutil.copytree(undisturbed[0], tmp_path / "left")
     for shard in (left / "store" / "round-0000").glob("shard-*.parquet"):

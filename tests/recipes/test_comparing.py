@@ -382,14 +382,19 @@ def test_a_generator_that_was_adapted_to_other_images_is_told_and_to_test_images
         told(*mine, theirs[0])
 
 
-def test_near_copies_of_test_images_are_told(model: Path, tmp_path: Path) -> None:
+def pictures(folder: Path) -> None:
+    """Two of each class, none like another, as an image folder."""
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in ("cat", "dog"):
-            (tmp_path / split / name).mkdir(parents=True)
+            (folder / split / name).mkdir(parents=True)
             for k in range(2):
                 pixels = rng.integers(60, 190, (4, 4, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-                Image.fromarray(pixels).save(tmp_path / split / name / f"{k}.png")
+                Image.fromarray(pixels).save(folder / split / name / f"{k}.png")
+
+
+def test_near_copies_of_test_images_are_told(model: Path, tmp_path: Path) -> None:
+    pictures(tmp_path)
     made = short(model, real_only=NONE, other=NONE)
     made["data"] = {"layout": "image_folder", "path": str(tmp_path), "size": 32}
     clean = compare(parse(made), tmp_path / "clean")
@@ -448,13 +453,7 @@ def test_more_labelled_images_beside_generated_ones_are_told(model: Path, tmp_pa
 
 
 def test_images_that_cannot_be_read_are_told(model: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for name in ("cat", "dog"):
-            (tmp_path / split / name).mkdir(parents=True)
-            for k in range(2):
-                pixels = rng.integers(0, 255, (32, 32, 3), np.uint8)
-                Image.fromarray(pixels).save(tmp_path / split / name / f"{k}.png")
+    pictures(tmp_path)
     made = short(model, real_only=NONE)
     made["data"] = {"layout": "image_folder", "path": str(tmp_path), "size": 32}
     assert not any("cannot be read" in of for of in compare(parse(made), tmp_path / "a")["notices"])

@@ -139,7 +139,7 @@ class StableDiffusion:
                 f"folder in diffusers' layout: {error}"
             ) from error
         tokenizer = texts["tokenizer"]
-        if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        if knows_no_word(tokenizer):
             raise UserError(f"'{path}' cannot be loaded: its tokenizer has no vocabulary")
         for lora in loras:
             fuse(lora, unet, texts["text_encoder"].float())
@@ -561,3 +561,8 @@ def _check_family(name: str, unet: Any, vae: Any, text_width: int, beside: str |
     for what, found in wrong.items():
         if found:
             raise UserError(f"the denoiser of '{name}' wants {what}, which is not supported")
+
+
+def knows_no_word(tokenizer: Any) -> bool:
+    """Whether it is what transformers makes of a folder without a vocabulary."""
+    return set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens)

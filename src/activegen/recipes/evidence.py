@@ -152,6 +152,8 @@ class Evidence:
         """
         run = self.run
         train = max(map(run.train, run.recipe.arms), key=len)
+        own = contents(train)
+        train = train.subset(k for k, id in enumerate(train.ids) if own[id] not in self._test_names)
         told = self._near("labelled real", train, "test", run.data.test)
         if val := run.data.val:
             told += self._near("labelled real", train, "val", val)
@@ -159,12 +161,10 @@ class Evidence:
         return told
 
     def _near(self, what: str, images: Real, other: str, others: Real) -> list[str]:
-        theirs, own = set(contents(others).values()), contents(images)
-        places = [k for k, id in enumerate(images.ids) if own[id] not in theirs]
-        part = places[:: 1 + len(places) * len(others) // PAIRS]
+        part = range(0, len(images), 1 + len(images) * len(others) // PAIRS)
         distances, at = nearest(thumbnails(images.subset(part)), thumbnails(others))
         near = is_duplicate(distances).nonzero()[:, 0].tolist()
-        looked = "" if len(part) == len(places) else f" of {len(part)} that were looked at"
+        looked = "" if len(part) == len(images) else f" of {len(part)} that were looked at"
         if near:
             pair = f"{images.ids[part[near[0]]]} of {others.ids[int(at[near[0]])]}"
             return [
@@ -173,7 +173,7 @@ class Evidence:
             ]
         if looked:
             return [
-                f"{len(part)} of {len(places)} {what} images were looked at, evenly, for near-"
+                f"{len(part)} of {len(images)} {what} images were looked at, evenly, for near-"
                 f"copies of {other} images: none is"
             ]
         return []

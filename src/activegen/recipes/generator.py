@@ -23,7 +23,7 @@ from activegen.diffusion.levels import SCHEDULERS
 from activegen.diffusion.lora import Lora
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.sampling import Sampling
-from activegen.diffusion.stable_diffusion import StableDiffusion
+from activegen.diffusion.stable_diffusion import StableDiffusion, knows_no_word
 from activegen.diffusion.stable_diffusion_xl import ZEROS, index_of
 from activegen.precision import fast_dtype
 from activegen.recipes.schema import ControlSpec, ModelSpec, Recipe
@@ -144,7 +144,7 @@ class Place:
             found = CLIPTokenizer.from_pretrained(self.path, subfolder="tokenizer")
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"'{self.path}' has no tokenizer that can be read: {error}") from error
-        if set(found.get_vocab()) <= set(found.all_special_tokens):  # what comes of missing files
+        if knows_no_word(found):
             where = "there is no network for a Hub id" if self.folder is None else "in tokenizer/"
             raise UserError(
                 f"'{self.path}' has no tokenizer: vocab.json and merges.txt are missing ({where}); "

@@ -42,7 +42,7 @@ WORTH = (
     "images of the arm; by what arms of other sizes have at their end, straight between them."
 )
 BEYOND = "more than was measured"
-PAGE = "report.html"
+PAGE = "report.html"  # of a comparison
 
 
 def write_comparison(folder: Path) -> Path:

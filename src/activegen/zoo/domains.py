@@ -44,7 +44,6 @@ EUROSAT_WORDS: dict[str, tuple[str, ...]] = {
     "SeaLake": ("a lake", "the sea"),
 }
 EUROSAT_TEMPLATE = "a satellite photo of {word}"
-TEMPLATES = (world.TEMPLATE, EUROSAT_TEMPLATE)  # of tiles
 SMALL_WORDS = {"a", "an", "the", "of", "with", "and"}
 
 
