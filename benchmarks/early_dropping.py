@@ -25,7 +25,8 @@ from activegen.loop.generating import Generator
 from activegen.loop.judging import LabelCheck, Opinion
 from activegen.loop.proposing import PLAIN, Origin
 from activegen.loop.settings import ArmSettings
-from activegen.recipes.run import Run, environment
+from activegen.recipes.environment import environment
+from activegen.recipes.run import Run
 from activegen.recipes.schema import load
 from activegen.records import Sample
 from activegen.store import from_png

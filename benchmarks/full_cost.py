@@ -38,7 +38,8 @@ from activegen.loop.classifying import encoded
 from activegen.loop.generating import Generator
 from activegen.loop.proposing import PLAIN, Origin
 from activegen.loop.rounds import Learners
-from activegen.recipes.run import Run, environment
+from activegen.recipes.environment import environment
+from activegen.recipes.run import Run
 from activegen.recipes.schema import load
 from activegen.records import Request, TaskModel
 from activegen.scores import SCORES, consensus

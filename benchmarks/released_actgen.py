@@ -55,7 +55,7 @@ from activegen.guidance import (
     Weighted,
 )
 from activegen.loop.rounds import Learners
-from activegen.recipes.run import environment
+from activegen.recipes.environment import environment
 from activegen.recipes.steering import Models, terms
 from activegen.records import TaskModel, UserError, choose
 from activegen.tasks.classifier import Classifier

@@ -41,7 +41,7 @@ from activegen.guidance import MemoryBank
 from activegen.loop.flops import Counting, awaited
 from activegen.loop.rounds import Learners
 from activegen.precision import fast_dtype
-from activegen.recipes.run import environment
+from activegen.recipes.environment import environment
 from activegen.tasks.networks import build
 from activegen.tasks.segmenters import build_segmenter
 from activegen.tasks.task_network import TaskNetwork

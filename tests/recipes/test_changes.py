@@ -85,7 +85,7 @@ def test_a_run_shares_what_the_changes_do_not_touch(model: Path, tmp_path: Path)
     own = run.of("changed")
     assert run.of("plain") is run and run.of("changed") is own
     assert own.data is run.data and own.model() is run.model() and own.place is run.place
-    assert own.label_model is not None and own._members is run._members
+    assert own.judges.together is not None and own.judges is run.judges
     assert own.learner("changed").settings.label_smoothing == 0.1
     assert run.learner("plain").settings.label_smoothing == 0.0
     assert run.fingerprint("changed") == own.fingerprint("changed") != run.fingerprint("plain")

@@ -21,10 +21,10 @@ from activegen.recipes import run as running
 from activegen.recipes.arms import STANDARD, with_named_arms
 from activegen.recipes.comparing import Ways, compare
 from activegen.recipes.data import contents
+from activegen.recipes.environment import environment
 from activegen.recipes.evidence import differs_on_purpose
 from activegen.recipes.notices import trained_otherwise
 from activegen.recipes.progress import Event
-from activegen.recipes.run import environment
 from activegen.records import UserError
 from activegen.store import Store, png
 from toy import short
@@ -209,9 +209,9 @@ def test_a_leak_and_unequal_steps_are_refused(model: Path, tmp_path: Path) -> No
         compare(recipe, tmp_path)
 
 
-def judge_file(recipe: Recipe, folder: Path, role: str = "label_model") -> Path:
+def judge_file(recipe: Recipe, folder: Path, role: str = "together") -> Path:
     """Of a run that has trained its judge, or its teacher."""
-    _ = getattr(Run(recipe, folder), role)
+    _ = getattr(Run(recipe, folder).judges, role)
     [file] = (folder / "judge").iterdir()
     return file
 
@@ -239,7 +239,7 @@ def test_a_judge_that_has_seen_the_test_is_refused_before_any_work(
     model: Path, tmp_path: Path
 ) -> None:
     made = short(model, real_only=NONE, active={"generate": "guided"})
-    there = planted_file(made, tmp_path, "label_model")
+    there = planted_file(made, tmp_path, "together")
     with pytest.raises(UserError, match="the judge of active has learnt from test images: test im"):
         compare(parse(made), tmp_path / "swapped")
     assert list(there.parent.parent.iterdir()) == [there.parent]
@@ -311,7 +311,7 @@ def test_a_judge_that_saw_the_test_as_labelled_images_is_a_matter_of_the_data(
 ) -> None:
     made = short(model, real_only=NONE, active={"generate": "guided"})
     made["data"]["train"] = {"split": "test", "per_class": 2, "options": {"count": 3}}
-    _ = Run(parse(made), tmp_path / "seed-0").label_model
+    _ = Run(parse(made), tmp_path / "seed-0").judges.together
     with pytest.raises(UserError, match="used test images as labelled ones") as refused:
         compare(parse(made), tmp_path)
     assert "delete" not in str(refused.value)

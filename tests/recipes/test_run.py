@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import toy
 from activegen.loop.judging import Believed
 from activegen.recipes import Recipe, Run, drawing, load, parse
 from activegen.recipes.data import contents
+from activegen.recipes.folders import what_changed
 from activegen.recipes.plan import Pace, measure, plan
 from activegen.recipes.progress import Event
 from activegen.records import UserError, fingerprint
@@ -142,9 +144,30 @@ def test_another_recipe_is_refused_before_any_work(settings: dict, tmp_path: Pat
     Run(parse(arms), tmp_path / "run").carry_out()
     changed = arms | {"training": arms["training"] | {"learning_rate": 0.01}}
     before = (tmp_path / "run" / "recipe.yaml").read_text()
-    with pytest.raises(UserError, match=r"was made by recipe .*choose another --out"):
+    with pytest.raises(UserError, match=r"was made by recipe .*choose another --out") as refused:
         Run(parse(changed), tmp_path / "run").carry_out()
+    assert "what changed: training.learning_rate was 0.05, is 0.01" in str(refused.value)
     assert (tmp_path / "run" / "recipe.yaml").read_text() == before
+
+
+def test_what_changed_since_a_folder_was_begun_is_told(settings: dict, tmp_path: Path) -> None:
+    made = only(settings, real_only="none")
+    folder, recipe = tmp_path / "run", parse(made)
+
+    def told(**keys: Any) -> str:
+        return what_changed(folder, parse({**made, **keys}), "real_only")
+
+    assert told() == "unknown, since its recipe.yaml does not tell"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(recipe.yaml())
+    assert told(name="another").startswith("no key, but what the recipe names")
+    assert told(seed=recipe.seed + 1) == f"seed was {recipe.seed}, is {recipe.seed + 1}"
+    arms = {"real_only": {"generate": "none", "more_real": 2}}
+    assert told(arms=arms) == "arms.real_only.more_real was 0, is 2"
+    many = made["data"] | {"size": 24}
+    assert "data.size was 16, is 24" in told(data=many, seed=7)
+    (folder / "recipe.yaml").write_text("data: 3")
+    assert told() == "unknown, since its recipe.yaml does not tell"
 
 
 def test_fingerprints_know_content_not_paths(settings: dict, tmp_path: Path) -> None:
@@ -423,15 +446,15 @@ def test_members_of_a_calibrated_judge_leave_out_what_they_are_calibrated_by(
     judge = {"members": 2, "steps": 2, "significance": 0.4}
     run = Run(parse(settings | {"judge": judge}), tmp_path / "run")
     everything = set(run.data.train.ids)
-    parts = [run._seen_by(member) for member in range(2)]
+    parts = [run.judges.seen_by(member) for member in range(2)]
     assert all(set(seen.ids).isdisjoint(unseen.ids) for seen, unseen in parts)
     assert set(parts[0][1].ids) | set(parts[1][1].ids) == everything
     seen = [set(contents(part).values()) for part, _ in parts]
-    assert [set(run.learnt_from(member)) for member in run.asked("active")] == seen
-    assert set(run._seen_by(2)[0].ids) == everything  # the teacher of guidance, who judges nothing
+    assert [set(run.judges.learnt_from(member)) for member in run.asked("active")] == seen
+    assert set(run.judges.seen_by(2)[0].ids) == everything  # the teacher, who judges nothing
     check = run.judge(run.recipe.arms["active"]).check
     assert isinstance(check, Believed)
-    for member, (_, unseen), usual in zip(run._members, parts, check.usual, strict=True):
+    for member, (_, unseen), usual in zip(run.judges.members, parts, check.usual, strict=True):
         pool = run.task.gathered(unseen)
         losses = evaluate(member, pool.images, pool.labels).losses
         one_each = [losses[pool.labels == label] for label in range(len(usual))]
@@ -453,7 +476,7 @@ def test_a_calibrated_judge_of_too_few_images_is_refused_before_any_work(
 def test_the_teacher_of_guidance_is_none_of_the_judges(tmp_path: Path) -> None:
     small = ["data.train.count=8", "data.test.options.count=4", "segmentation.judge.steps=2"]
     run = Run(load("demo_segmentation", small), tmp_path / "run")
-    everybody = [run.teacher, *run._members]
+    everybody = [run.judges.teacher, *run.judges.members]
     weights = [next(model.parameters()) for model in everybody]
     assert len(everybody) == 3
     assert not any((weights[0] == other).all() for other in weights[1:])

@@ -98,8 +98,8 @@ def drawn(run: Run) -> list[tuple[Any, Any]]:
 
 def agreement(run: Run, image: torch.Tensor, asked: torch.Tensor) -> float:
     """How much of what counts the judge sees as it was asked for."""
-    assert run.label_model is not None
-    seen = run.label_model.predict(image[None] / 255).logits.softmax(2).mean(0)[0].argmax(0)
+    assert run.judges.together is not None
+    seen = run.judges.together.predict(image[None] / 255).logits.softmax(2).mean(0)[0].argmax(0)
     return float((seen == asked)[asked != IGNORE].float().mean())
 
 

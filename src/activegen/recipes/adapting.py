@@ -62,9 +62,10 @@ from activegen.recipes.adaptation import (
     Training,
 )
 from activegen.recipes.data import contents, read_split
+from activegen.recipes.differences import differences
+from activegen.recipes.environment import environment
 from activegen.recipes.generator import CARD, LEARNT_FROM
 from activegen.recipes.progress import Event, Observer, silent
-from activegen.recipes.run import environment
 from activegen.recipes.schema import Recipe
 from activegen.records import UserError, choose, fingerprint
 from activegen.store import LOCK, alone
@@ -459,13 +460,9 @@ def _claimed(out: Path, told: dict[str, Any]) -> dict[str, Any] | None:
         files.write(CARD, json.dumps({**told, "finished": False}, indent=1).encode())
         return None
     card = parse_json(text, files.path(CARD))
-    mine, theirs = _flat(told), _flat(card)
-    changed = [key for key in mine if mine[key] != theirs.get(key)]
-    if changed:
+    if changed := differences({key: card.get(key) for key in told}, told):
         raise UserError(
-            f"'{out}' holds another adaptation: "
-            + ", ".join(f"{key} was {theirs.get(key)}, is {mine[key]}" for key in changed)
-            + "; give another --out"
+            f"'{out}' holds another adaptation: {', '.join(changed)}; give another --out"
         )
     return card
 
@@ -473,14 +470,6 @@ def _claimed(out: Path, told: dict[str, Any]) -> dict[str, Any] | None:
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """As a file of JSON gives them back."""
     return json.loads(json.dumps(values))
-
-
-def _flat(card: dict[str, Any]) -> dict[str, Any]:
-    return {
-        f"{key}.{inner}": value
-        for key, part in card.items()
-        for inner, value in (part.items() if isinstance(part, dict) else [("", part)])
-    }
 
 
 def _save(out: Path, settings: AdaptSettings, model: StableDiffusion, module: Denoising) -> None:

@@ -26,11 +26,12 @@ from activegen.proof.fairness import Facts, refuse, refuse_leaks
 from activegen.recipes import notices
 from activegen.recipes.arms import STANDARD, on_device, with_named_arms, with_seed
 from activegen.recipes.diagnosing import HeldOutSettings, check_held_out, diagnose
+from activegen.recipes.environment import ENVIRONMENT, environment
 from activegen.recipes.evidence import Evidence, differs_on_purpose
 from activegen.recipes.jobs import Job, check_devices, in_parallel
 from activegen.recipes.looks import earlier_looks, looked_before, with_look
 from activegen.recipes.progress import Event, Observer, silent
-from activegen.recipes.run import ENVIRONMENT, Run, environment
+from activegen.recipes.run import Run
 from activegen.recipes.schema import Recipe, parse
 from activegen.recipes.verdicts import (
     Results,

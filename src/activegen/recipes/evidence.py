@@ -93,13 +93,13 @@ class Evidence:
     @property
     def _unsaid(self) -> list[str]:
         asked = {member: role for of in self._asked.values() for member, role in of.items()}
-        silent = [member for member in asked if self.run.told_by(member) == ()]
+        silent = [member for member in asked if self.run.judges.told_by(member) == ()]
         if not silent:
             return []
         return [
             f"a {asked[silent[0]]}'s file does not say which images it has learnt from "
-            f"({self.run.file_of(silent[0])}): it is taken for one that this version would have "
-            "trained; without the file it is trained again"
+            f"({self.run.judges.file_of(silent[0])}): it is taken for one that this version would "
+            "have trained; without the file it is trained again"
         ]
 
     @property
@@ -182,15 +182,15 @@ class Evidence:
         """Contents of the images that all models have learnt from which an arm asks."""
         known: frozenset[str] = frozenset()
         for member, role in self._asked[arm].items():
-            learnt = self.run.learnt_from(member)
+            learnt = self.run.judges.learnt_from(member)
             unlabelled = learnt.difference(self._train.values())  # others are a matter of the data
             if saw := [self._test_names[of] for of in unlabelled if of in self._test_names]:
                 drawn = [name for name, of in self._asked.items() if member in of]
                 raise UserError(
                     f"the {role} of {arm} has learnt from test images: {_some(saw)}; delete "
-                    f"'{self.run.file_of(member)}' and, of what was drawn with it, the folders "
-                    f"{', '.join(drawn)} in '{self.run.folder / 'arms'}': all of it is made again, "
-                    "by labelled images alone"
+                    f"'{self.run.judges.file_of(member)}' and, of what was drawn with it, the "
+                    f"folders {', '.join(drawn)} in '{self.run.folder / 'arms'}': all of it is made "
+                    "again, by labelled images alone"
                 )
             known |= learnt
         return known

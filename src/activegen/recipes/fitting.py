@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from activegen.guidance.recurrence import ONE_STEP, walks_again
-from activegen.recipes.steering import Guidance, Spec, TermSpec, objectives
+from activegen.recipes.schema import Recipe
+from activegen.recipes.steering import Guidance, Spec, TermSpec, check_committee, objectives
 from activegen.records import UserError
 
 OF_ONE_OBJECT = ("object", "background")
@@ -26,6 +27,26 @@ def check_ways(ways: Guidance, masks: bool, objects: bool, scheduler: Callable[[
         for spec in specs:
             if problem := _problem(spec, masks, objects, scheduler):
                 raise UserError(f"guidance.{name}: {problem}")
+
+
+def check_committees(recipe: Recipe) -> None:
+    """Looks for arms that ask a committee which they do not have.
+
+    Raises:
+        UserError: there are.
+    """
+    for name, arm in recipe.arms.items():
+        if not arm.mines or arm.changes:
+            continue  # an arm that changes keys is looked at with these
+        own = recipe.mining.members(arm)
+        members = 1 + own + len(recipe.learner.committee)
+        if arm.of == "committee" and members == 1:
+            raise UserError(
+                f"the arm '{name}' ranks by the score of a committee, and the learner is alone: "
+                "set mining.split to cross_fit or bagging, learner.committee, or 'of: learner'"
+            )
+        if arm.generate == "guided":
+            check_committee(recipe.guidance, members)
 
 
 def _problem(spec: TermSpec, masks: bool, objects: bool, scheduler: Callable[[], str]) -> str:

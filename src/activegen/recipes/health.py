@@ -5,7 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
-from activegen.recipes.run import environment
+from activegen.recipes.environment import environment
 from activegen.zoo import LAND_COVER
 
 CHECKSUMS = "checksums.json"  # of the embedded generator: sha256 by path below its folder

@@ -18,13 +18,7 @@
 The same run goes on where it was stopped.
 """
 
-import importlib.metadata
 import json
-import math
-import os
-import platform
-import sys
-import tempfile
 import time
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -36,16 +30,13 @@ from typing import Any, cast
 import torch
 import yaml
 from diffusers.utils import logging as of_diffusers
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
 from transformers import CLIPTokenizer
 from transformers.utils import logging as of_transformers
 
 from activegen.data.palettes import palette_of
 from activegen.data.prompts import Prompts
 from activegen.data.scenes import Real, RealScenes
-from activegen.data.splits import folds
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.levels import SCHEDULERS
 from activegen.diffusion.model import DiffusionModel
@@ -55,7 +46,7 @@ from activegen.loop.annotating import Annotating, Screened
 from activegen.loop.classifying import Classifying
 from activegen.loop.executor import Executor, LocalExecutor, ProcessExecutor
 from activegen.loop.judging import Believed, Judge, JudgeSettings, LabelCheck, trusting
-from activegen.loop.judging_masks import BelievedPixels, MaskJudgeSettings, loss_thresholds
+from activegen.loop.judging_masks import BelievedPixels, MaskJudgeSettings
 from activegen.loop.metering import Cost
 from activegen.loop.mining import miners
 from activegen.loop.rounds import GoOn, Learners, Parts, active_generation, always
@@ -63,6 +54,10 @@ from activegen.loop.segmenting import Painting, Segmenting
 from activegen.loop.settings import ArmSettings
 from activegen.loop.task import Task
 from activegen.recipes import data, fitting, generator, steering
+from activegen.recipes.environment import ENVIRONMENT, environment
+from activegen.recipes.folders import RECIPE, check_writable, what_changed
+from activegen.recipes.judges import Judges
+from activegen.recipes.outcome import figures
 from activegen.recipes.progress import (
     Event,
     Observer,
@@ -72,13 +67,12 @@ from activegen.recipes.progress import (
     silent,
 )
 from activegen.recipes.schema import ControlSpec, Recipe, parse
+from activegen.recipes.weights import filled
 from activegen.records import TaskModel, UserError, choose, fingerprint
 from activegen.scores import SCORES
-from activegen.store import Store
+from activegen.store import OtherRecipe, Store
 from activegen.store.files import open_folder
 from activegen.tasks.co_training import Pair
-from activegen.tasks.committee import Committee
-from activegen.tasks.evaluate import evaluate
 from activegen.tasks.learner import Learner, TrainSettings
 from activegen.tasks.networks import build
 from activegen.tasks.seeding import seeded
@@ -86,11 +80,7 @@ from activegen.tasks.segmenter import Segmenter
 from activegen.tasks.segmenters import build_segmenter
 from activegen.tasks.task_network import TaskNetwork
 
-LIBRARIES = ("activegen", "torch", "torchvision", "diffusers", "transformers", "accelerate")
-ENVIRONMENT = "environment.json"
-FIGURES = ("accuracy", "miou", "boundary_iou", "pixel_accuracy")  # of a round's summary
-JUDGE, LEARNT_FROM = "judge", "learnt_from"  # their folder; in the metadata of their files
-FREE = 200 * 2**20  # bytes of disk without which no run begins
+JUDGE = "judge"  # folder
 
 
 class Run:
@@ -124,7 +114,7 @@ class Run:
         Raises:
             UserError: something is missing or does not fit; the message says what.
         """
-        self._check_folder()
+        check_writable(self.folder)
         generator.check_sampling(self.recipe.sampling)
         generator.check_decoder(self.recipe.model.decoder)
         self._check_ways()
@@ -152,7 +142,7 @@ class Run:
         stand_in = learners.main if self.judging.network else None  # the judge is not trained here
         steering.terms(self.recipe.guidance, steering.Models(learners, lambda: stand_in))
         steering.check_gradients(self.recipe.guidance, self.recipe.sampling.num_steps)
-        self._check_committees()
+        fitting.check_committees(self.recipe)
         if self._ranks_by_teacher and not self.judging.network:
             raise UserError(
                 "an arm ranks by a score that asks the teacher; name a network in the judge's "
@@ -175,7 +165,7 @@ class Run:
                     "segmentation.judge.network to ''"
                 )
             self._network(self.judging.network, False, "judge", 0)
-            self._seen_by(0)
+            self.judges.seen_by(0)
         for arm in self.recipe.arms:
             if (own := self.of(arm)) is not self:
                 own.check()
@@ -184,22 +174,11 @@ class Run:
             miners(settings, self.recipe.mining, train, self.recipe.seed)
             root = self.folder / "arms" / arm / "store"
             if (root / "store.json").exists():
-                Store.create_or_open(str(root), self.fingerprint(arm), classes)
-
-    def _check_committees(self) -> None:
-        for name, arm in self.recipe.arms.items():
-            if not arm.mines or arm.changes:
-                continue  # an arm that changes keys is looked at with these
-            own = self.recipe.mining.members(arm)
-            members = 1 + own + len(self.recipe.learner.committee)
-            if arm.of == "committee" and members == 1:
-                raise UserError(
-                    f"the arm '{name}' ranks by the score of a committee, and the learner is "
-                    "alone: set mining.split to cross_fit or bagging, learner.committee, or "
-                    "'of: learner'"
-                )
-            if arm.generate == "guided":
-                steering.check_committee(self.recipe.guidance, members)
+                try:
+                    Store.create_or_open(str(root), self.fingerprint(arm), classes)
+                except OtherRecipe as error:
+                    changed = what_changed(self.folder, self.recipe, arm)
+                    raise UserError(f"{error}; what changed: {changed}") from error
 
     @property
     def _ranks_by_teacher(self) -> bool:
@@ -232,7 +211,7 @@ class Run:
 
     def record(self) -> None:
         """Writes down the recipe, the machine, and the words where they are files of their own."""
-        self._write("recipe.yaml", self.recipe.yaml())
+        self._write(RECIPE, self.recipe.yaml())
         self._write(ENVIRONMENT, _json(environment()))
         if self.generates and self.prompts.varied:
             self._write("prompts.json", _json(self.prompts.record()))
@@ -357,12 +336,12 @@ class Run:
     def prepare(self) -> None:
         """Makes what arms share, so that several can be carried out at the same time."""
         if self._judged:
-            _ = self.label_model
+            _ = self.judges.together
         if self.generates:
             self.decoder(self.model())
             self.ways(self.untrained())  # the teacher
         if self._ranks_by_teacher:
-            _ = self.teacher
+            _ = self.judges.teacher
 
     @cached_property
     def device(self) -> torch.device:
@@ -405,7 +384,7 @@ class Run:
     def ways(self, learners: Learners) -> dict[str, list[Any]]:
         """Ways of drawing by name."""
         spec, guidance = self.recipe.segmentation, self.recipe.guidance
-        made = steering.terms(guidance, steering.Models(learners, lambda: self.teacher))
+        made = steering.terms(guidance, steering.Models(learners, lambda: self.judges.teacher))
         if spec is not None and spec.proposal.objects and not self.inpaints:
             made = {name: [*terms, Inpaint()] for name, terms in made.items()}
         return made
@@ -414,6 +393,29 @@ class Run:
     def inpaints(self) -> bool:
         """Whether the denoiser itself keeps what is outside a region."""
         return self.model().inpaints
+
+    @cached_property
+    def judges(self) -> Judges:
+        """What checks labels, and the teacher."""
+
+        def untrained(number: int) -> TaskNetwork:
+            network = self._network(self.judging.network, False, "judge", number)
+            return network.to(self.learner_device)
+
+        def trained_by(network: TaskNetwork, settings: TrainSettings) -> Learner:
+            return WatchedLearner(network, settings, self.learner_device, self._tell("judge", ""))
+
+        return Judges(
+            spec=self.judging,
+            training=self.recipe.training,
+            seed=self.recipe.seed,
+            data=self.data,
+            size=self.recipe.data.size,
+            task=self.task,
+            network=untrained,
+            trained_by=trained_by,
+            folder=self.folder / JUDGE,
+        )
 
     def judge(self, settings: ArmSettings) -> Judge:
         """Of an arm."""
@@ -432,11 +434,13 @@ class Run:
 
     def _believed(self, train: Real) -> LabelCheck | None:
         """What a request's mask is looked up in: the images that an arm is trained on."""
-        model, spec = self.label_model, self.judging
+        judges, spec = self.judges, self.judging
+        model = judges.together
         if model is None:
             return None
         if isinstance(spec, JudgeSettings):
-            return Believed(model, spec.min_probability, self._usual(spec), spec.significance)
+            usual = judges.usual_losses()
+            return Believed(model, spec.min_probability, usual, spec.significance)
         task = self.task
         assert isinstance(task, Segmenting) and isinstance(train, RealScenes)
         where = None
@@ -444,64 +448,12 @@ class Run:
             where = lambda request: task.region(request, self.model().size, train)  # noqa: E731
         return BelievedPixels(
             model,
-            self._thresholds(spec),
+            judges.thresholds(spec.loss_factor),
             spec.min_agreement,
             spec.max_ignored,
             spec.edge_band,
             where,
         )
-
-    def _usual(self, spec: JudgeSettings) -> list[list[Tensor]]:
-        """Of each member and class, losses on what it was not trained on; none unasked."""
-        if spec.significance == 0:
-            return []
-        found = []
-        for k in range(spec.members):
-            pool = self.task.gathered(self._seen_by(k)[1])
-            losses = evaluate(self._members[k], pool.images, pool.labels).losses
-            each = range(len(self.data.train.classes))
-            found.append([losses[pool.labels == label] for label in each])
-        return found
-
-    def _thresholds(self, spec: MaskJudgeSettings) -> Tensor:
-        """Of each class: of each member on what it was not trained on, the mean of these."""
-        found = []
-        for k in range(spec.members):
-            _, unseen = self._seen_by(k)
-            pool = self.task.gathered(unseen)
-            pairs = zip(pool.images, pool.labels, strict=True)
-            found.append(loss_thresholds(self._members[k], pairs, spec.loss_factor))
-        each = torch.stack(found)
-        known = each.isfinite()
-        total = each.masked_fill(~known, 0).sum(0) / known.sum(0)
-        return total.masked_fill(~known.any(0), torch.inf)
-
-    @cached_property
-    def label_model(self) -> TaskModel | None:
-        """What checks labels: trained on the labelled real images, or read from the run folder."""
-        return Committee(self._members) if self.judging.network else None
-
-    @cached_property
-    def teacher(self) -> TaskModel | None:
-        """What guidance may ask: one more network like the judge's, but not one that judges."""
-        return self._member(self.judging.members) if self.judging.network else None
-
-    @cached_property
-    def _members(self) -> tuple[TaskNetwork, ...]:
-        return tuple(self._member(k) for k in range(self.judging.members))
-
-    def _seen_by(self, member: int) -> tuple[Real, Real]:
-        """What a member of the judge trains on, and what it does not.
-
-        For masks each leaves out a part, on which its usual losses are measured, and for classes
-        where these are asked for; alone, none.
-        """
-        train, spec = self.data.train, self.judging
-        members = spec.members
-        asked = not isinstance(spec, JudgeSettings) or spec.significance > 0
-        if not asked or members == 1 or member == members:
-            return train, train
-        return folds(train, members, self.recipe.seed)[member]
 
     def asked(self, arm: str) -> dict[int, str]:
         """Models beside the learners that decide what an arm's images are, each with its role.
@@ -517,7 +469,7 @@ class Run:
     def _asks_teacher(self, settings: ArmSettings) -> bool:
         if settings.generate == "selected":
             return SCORES[settings.by].of_teacher
-        if not (drawn := self._drawn_in(settings)):
+        if not (drawn := self.recipe.drawn_in(settings)):
             return False
         learners, asked = self.untrained(), list[TaskModel]()
 
@@ -528,33 +480,6 @@ class Run:
         guidance = {way: self.recipe.guidance[way] for way in drawn}
         steering.terms(guidance, steering.Models(learners, stand_in))
         return bool(asked)
-
-    def learnt_from(self, member: int) -> frozenset[str]:
-        """Contents of the labelled images that a judge, or the teacher, has learnt from.
-
-        As its file says; where there is none, or one that does not say, as the recipe does.
-
-        Raises:
-            UserError: the file is damaged.
-        """
-        told = self.told_by(member)
-        return frozenset(told or data.contents(self._seen_by(member)[0]).values())
-
-    def file_of(self, member: int) -> Path:
-        """Of a judge, or the teacher: its weights, once it is trained."""
-        return self.folder / JUDGE / self._judge_file(member)
-
-    def told_by(self, member: int) -> tuple[str, ...] | None:
-        """Contents that the file of a member names; none of one that names none, None without."""
-        file = self.file_of(member)
-        if not file.exists():
-            return None
-        try:
-            with safe_open(str(file), framework="pt") as weights:
-                about = weights.metadata() or {}
-            return tuple(json.loads(about.get(LEARNT_FROM, "[]")))
-        except (OSError, SafetensorError, ValueError) as error:
-            raise UserError(f"'{file}' is damaged ({error}); delete it") from error
 
     def parts(self, arm: str, elsewhere: Executor | None = None) -> Parts:
         """What the loop needs for an arm.
@@ -581,7 +506,7 @@ class Run:
             executor=self.executor(arm, elsewhere),
             source=None if elsewhere is None else self._source(arm),
             checkpoints=lambda: self.checkpoints,
-            teacher=lambda: self.teacher,
+            teacher=lambda: self.judges.teacher,
         )
 
     def executor(self, arm: str, elsewhere: Executor | None = None) -> WatchedExecutor:
@@ -619,7 +544,7 @@ class Run:
             UserError: a file is not there, or of another network or other classes.
         """
         return tuple(
-            self._filled(self._network(of.network, False, "member", 0), of.file)
+            filled(self._network(of.network, False, "member", 0), of.file, self.device)
             for of in self.recipe.learner.committee
         )
 
@@ -629,27 +554,7 @@ class Run:
         Raises:
             UserError: it is no such file, or of another network.
         """
-        return self._filled(self.network(), file)
-
-    def _filled(self, network: TaskNetwork, file: Path) -> TaskNetwork:
-        network = network.to(self.device).eval()
-        try:
-            with safe_open(str(file), framework="pt") as weights:
-                names = set(weights.keys())
-                prefix = _prefix(names)
-                wanted = {name: f"{prefix}{name}" for name in network.state_dict()}
-                if missing := sorted(set(wanted.values()) - names):
-                    raise KeyError(missing[0])
-                own = {name: weights.get_tensor(there) for name, there in wanted.items()}
-            network.load_state_dict(own)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"'{file}' holds no safetensors weights: {error}") from error
-        except (KeyError, RuntimeError) as error:
-            raise UserError(
-                f"'{file}' has the weights of another network than the recipe says, or of other "
-                f"classes: {error}"
-            ) from error
-        return network
+        return filled(self.network(), file, self.device)
 
     def finished(self, arm: str) -> bool:
         """Whether nothing of an arm is left to do."""
@@ -689,40 +594,6 @@ class Run:
             files.write("model.safetensors", save(weights, about))
         return figures(rounds, self.data.train.classes)
 
-    def _judge_training(self, number: int) -> TrainSettings:
-        spec, usual = self.judging, self.recipe.training
-        return replace(
-            usual,
-            steps=spec.steps,
-            warmup_steps=min(usual.warmup_steps, spec.steps),
-            seed=usual.seed + self.recipe.seed + 1_000_003 * (number + 1),
-        )
-
-    def _judge_file(self, number: int) -> str:
-        seen, of = fingerprint(self._seen_by(number)[0].ids), self.recipe.data.size
-        settings = repr(self._judge_training(number))
-        made_of = [self.judging.network, settings, of, self.data.fingerprint, seen]
-        return f"{fingerprint(made_of)}-{number}.safetensors"
-
-    def _member(self, number: int) -> TaskNetwork:
-        settings, file = self._judge_training(number), self._judge_file(number)
-        network = self._network(self.judging.network, False, "judge", number)
-        network = network.to(self.learner_device)
-        files = open_folder(str(self.folder / JUDGE))
-        if file in files.names():
-            with safe_open(files.path(file), framework="pt") as weights:
-                state = {name: weights.get_tensor(name) for name in weights.keys()}
-            network.load_state_dict(state)
-            return network.eval()
-        tell = self._tell("judge", "")
-        learner = WatchedLearner(network, settings, self.learner_device, tell)
-        seen = self._seen_by(number)[0]
-        learner.train(self.task.gathered(seen), settings.steps)
-        state = {k: v.cpu().contiguous() for k, v in learner.averaged.state_dict().items()}
-        learnt_from = json.dumps(sorted(data.contents(seen).values()))
-        files.write(file, save(state, {LEARNT_FROM: learnt_from}))
-        return learner.averaged
-
     def _network(self, network: str, pretrained: bool, purpose: str, number: int) -> TaskNetwork:
         """New weights from the recipe's seed, its purpose and its number alone."""
         count, size = len(self.data.train.classes), self.recipe.data.height_width
@@ -742,7 +613,7 @@ class Run:
         """The loop asks for ways of drawing by name; an arm with changes is looked at with them."""
         spec, guidance = self.recipe.segmentation, self.recipe.guidance
         arms = [of for of in self.recipe.arms.values() if not of.changes]
-        drawn = dict.fromkeys(way for of in arms for way in self._drawn_in(of))
+        drawn = dict.fromkeys(way for of in arms for way in self.recipe.drawn_in(of))
         for way in drawn:
             if way not in guidance:
                 raise UserError(
@@ -756,12 +627,6 @@ class Run:
             scheduler=self._scheduler,
         )
 
-    def _drawn_in(self, settings: ArmSettings) -> list[str]:
-        """Ways of guidance that an arm draws in."""
-        if settings.generate != "guided":
-            return []
-        return self.recipe.guided_ways if settings.way is None else [settings.way]
-
     def _scheduler(self) -> str:
         """Class of the scheduler that draws; "" where the model's folder does not say."""
         if self.recipe.sampling.scheduler:
@@ -773,19 +638,6 @@ class Run:
             return str(json.loads(file.read_bytes()).get("_class_name", ""))
         except (OSError, ValueError):
             return ""  # loading says so
-
-    def _check_folder(self) -> None:
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(f"'{self.folder}' is a file; give a folder with --out")
-        there = next(of for of in (self.folder, *self.folder.absolute().parents) if of.exists())
-        try:
-            with tempfile.TemporaryFile(dir=there):
-                pass
-        except OSError as error:
-            raise UserError(f"cannot write to '{self.folder}': {error.strerror}") from error
-        space = os.statvfs(there) if hasattr(os, "statvfs") else None
-        if space is not None and space.f_bavail * space.f_frsize < FREE:
-            raise UserError(f"the disk of '{self.folder}' has less than {FREE >> 20} MiB free")
 
     def _tell(self, phase: str, arm: str) -> Any:
         return lambda done, total: self.observer(Event(phase, done, total, arm))
@@ -812,13 +664,9 @@ class _Changed(Run):
         return self._whole.place
 
     @cached_property
-    def teacher(self) -> TaskModel | None:
-        """What guidance may ask."""
-        return self._whole.teacher
-
-    @cached_property
-    def _members(self) -> tuple[TaskNetwork, ...]:
-        return self._whole._members
+    def judges(self) -> Judges:
+        """What checks labels, and the teacher."""
+        return self._whole.judges
 
     @cached_property
     def checkpoints(self) -> tuple[TaskNetwork, ...]:
@@ -854,53 +702,6 @@ class Source:
             logging.set_verbosity_error()
             logging.disable_progress_bar()
         return Run(parse(yaml.safe_load(self.recipe)), self.folder).of(self.arm).parts(self.arm)
-
-
-def figures(rounds: list[dict[str, Any]], classes: tuple[str, ...]) -> dict[str, Any]:
-    """What an arm came to, from the summaries of its rounds; nan becomes None."""
-    last = rounds[-1]
-    rejected: dict[str, int] = {}
-    for summary in rounds:
-        for reason, count in summary["rejected"].items():
-            rejected[reason] = rejected.get(reason, 0) + count
-    per_class = dict(zip(classes, map(_number, last["per_class"]), strict=True))
-    return {
-        **{name: last[name] for name in FIGURES if name in last},
-        "figure": last["figure"],
-        "per_class": per_class,
-        "worst_class": classes[last["worst_class"]],
-        "ece": last["ece"],
-        "images": sum(summary["accepted"] for summary in rounds),
-        "proposed": sum(summary["proposed"] for summary in rounds),
-        "rejected": rejected,
-        "steps": last["step"],
-        "rounds": rounds,
-    }
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine and command."""
-    return {
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "command": sys.argv,
-    }
-
-
-def _prefix(names: set[str]) -> str:
-    """Where the averaged weights are: in an arm's model everywhere, else in a part of a state."""
-    for prefix in ("average.module.", "model."):
-        if any(name.startswith(prefix) for name in names):
-            return prefix
-    return ""
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _json(value: Any) -> str:

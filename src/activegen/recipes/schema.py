@@ -412,6 +412,12 @@ class Recipe(Spec):
         adversarial = self.segmentation is None and self.proposal.adversarial_share > 0
         return [GUIDED, ADVERSARIAL] if adversarial else [GUIDED]
 
+    def drawn_in(self, arm: ArmSettings) -> list[str]:
+        """Ways of guidance that an arm draws in."""
+        if arm.generate != "guided":
+            return []
+        return self.guided_ways if arm.way is None else [arm.way]
+
     def of(self, arm: str) -> "Recipe":
         """The recipe as an arm has it: where the arm changes keys, with these and this arm alone.
 
@@ -452,7 +458,12 @@ class Recipe(Spec):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of all settings but name, devices, speed, paths, the arms and ``adapt``.
+        """Of `decisive`."""
+        return fingerprint(self.decisive)
+
+    @cached_property
+    def decisive(self) -> dict[str, Any]:
+        """All settings but name, devices, speed, paths, the arms and ``adapt``.
 
         What the paths lead to is named by its content, and each arm by its own settings, in
         :meth:`activegen.recipes.run.Run.fingerprint`.
@@ -485,7 +496,7 @@ class Recipe(Spec):
             controls = decisive["segmentation"]["controls"]
             without = [{k: v for k, v in of.items() if k != "path"} for of in controls]
             decisive["segmentation"] = {**decisive["segmentation"], "controls": without}
-        return fingerprint(decisive)
+        return decisive
 
 
 def packaged() -> dict[str, str]:

@@ -16,6 +16,6 @@ temporary name and renamed. One process writes a store, see ``alone``; any numbe
 from activegen.store.alone import LOCK, alone
 from activegen.store.pixels import MAX_PIXELS, from_png, png
 from activegen.store.rounds import RoundStore
-from activegen.store.store import Store
+from activegen.store.store import OtherRecipe, Store
 
-__all__ = ["LOCK", "MAX_PIXELS", "RoundStore", "Store", "alone", "from_png", "png"]
+__all__ = ["LOCK", "MAX_PIXELS", "OtherRecipe", "RoundStore", "Store", "alone", "from_png", "png"]

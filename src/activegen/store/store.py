@@ -14,6 +14,10 @@ from activegen.store.rounds import RoundStore
 FORMAT = 2  # 2: words of masks that are read out of attention
 
 
+class OtherRecipe(UserError):
+    """A store that another recipe has begun."""
+
+
 class Store:
     """All the rounds of one recipe under ``root``, a local path or any fsspec URL.
 
@@ -40,7 +44,8 @@ class Store:
             classes: class names in the order of their ids.
 
         Raises:
-            UserError: another recipe's, other classes, a newer format, or a folder of other files.
+            OtherRecipe: another recipe's.
+            UserError: other classes, a newer format, or a folder of other files.
         """
         files = open_folder(root)
         present = files.names()
@@ -61,7 +66,7 @@ class Store:
                 f"this run has {', '.join(classes)}: {mend}"
             )
         if store.recipe != recipe:
-            raise UserError(
+            raise OtherRecipe(
                 f"the store at '{root}' was made by recipe {store.recipe}, this run is recipe "
                 f"{recipe}: go on with the old recipe, {mend}"
             )
