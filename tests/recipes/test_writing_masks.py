@@ -89,9 +89,19 @@ def parquet(root: Path, mask: NDArray[np.uint8] = HALVES, **columns: list[Any]) 
         pq.write_table(table, file)
 
 
+def labels(root: Path) -> None:
+    for split, count in (("train", 3), ("test", 2), ("val", 1)):
+        pairs(root / split, count, held(Image.fromarray(COLOURS[HALVES])))
+        (root / split / "masks").rename(root / split / "labels")
+
+
 LAYOUTS: dict[str, Any] = {
     "mask_folder": (mask_folder, {"colours": {"class_0": [0, 0, 255], "class_1": [0, 128, 0]}}),
     "split files": (split_files, {"ids": {0: "class_0", 2: "class_1"}}),
+    "folder of labels": (
+        labels,
+        {"mask_dir": "labels", "colours": {"class_0": [0, 0, 255], "class_1": [0, 128, 0]}},
+    ),
     "voc": (voc, {}),
     "cityscapes": (cityscapes, {}),
     "coco": (coco, {}),
@@ -119,7 +129,9 @@ def test_layouts_are_recognised_and_written(tmp_path: Path, name: str) -> None:
     assert isinstance(seen, SceneLook)
     assert (len(seen.train), len(seen.test)) == (3, 2)
     recipe = parse(yaml.safe_load(seen.recipe))
-    assert recipe.data.layout == {"split files": "mask_folder", "own coco": "coco"}.get(name, name)
+    of = {"own coco": "coco"}.get(name, "mask_folder" if "f" in name else name)
+    assert recipe.data.layout == of
+    assert (recipe.data.val is not None) == (name == "folder of labels")
     assert recipe.data.options == options
     assert recipe.data.size == (48, 64)
     assert recipe.segmentation is not None
@@ -204,6 +216,20 @@ def test_labels_of_images_stay_labels(tmp_path: Path) -> None:
     assert stored(tmp_path / "both") is None
     assert stored(tmp_path / "folder") is None
     assert stored(tmp_path / "nowhere") is None
+    write(tmp_path / "boxes" / "images" / "0.png", picture())
+    write(tmp_path / "boxes" / "labels" / "0.txt", b"0 0.5 0.5 1 1")
+    assert stored(tmp_path / "boxes") is None
+
+
+@pytest.mark.parametrize(("count", "val"), [(2, "null"), (10, '{split: "val"}')])
+def test_a_val_part_is_looked_at_where_there_is_one(tmp_path: Path, count: int, val: str) -> None:
+    for number in range(count):
+        for name in ("cat", "dog"):
+            write(tmp_path / name / f"{number}.png", picture(number + 20 * (name == "cat")))
+    seen = writing.look(tmp_path)
+    recipe = parse(yaml.safe_load(seen.recipe))
+    assert seen.val_split.startswith(val)
+    assert (recipe.data.val is None) == ("no readable image of class cat, dog" in seen.val_split)
 
 
 def test_what_can_be_mended(tmp_path: Path) -> None:

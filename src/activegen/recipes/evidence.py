@@ -189,8 +189,8 @@ class Evidence:
                 raise UserError(
                     f"the {role} of {arm} has learnt from test images: {_some(saw)}; delete "
                     f"'{self.run.judges.file_of(member)}' and, of what was drawn with it, the "
-                    f"folders {', '.join(drawn)} in '{self.run.folder / 'arms'}': all of it is made "
-                    "again, by labelled images alone"
+                    f"folders {', '.join(drawn)} in '{self.run.folder / 'arms'}': all of it is "
+                    "made again, by labelled images alone"
                 )
             known |= learnt
         return known

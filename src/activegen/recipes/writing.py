@@ -11,6 +11,7 @@ from activegen.recipes.writing_masks import (
     TEST_SPLITS,
     SceneLook,
     budget,
+    held_back,
     look_at_scenes,
     measured_on,
     quoted,
@@ -30,7 +31,8 @@ class Look:
         path: of it.
         layout: how the images are stored.
         train, test: what can be learnt from and measured on.
-        test_split: what the latter is called.
+        test_split, val_split: what the latter is called, and a split to look at on the way, "null"
+            where there is none.
         sizes: (height, width) of images of train, smallest and largest side.
     """
 
@@ -39,6 +41,7 @@ class Look:
     train: RealImages
     test: RealImages
     test_split: str
+    val_split: str
     sides: tuple[int, int]
 
     @property
@@ -83,6 +86,7 @@ class Look:
             layout=self.layout,
             path=quoted(str(self.path.absolute())),
             test=quoted(self.test_split),
+            val=self.val_split,
             size=self.size,
             words=words,
             folds=max(2, min(5, fewest)),
@@ -104,8 +108,13 @@ def look(path: Path) -> Look | SceneLook:
         return look_at_scenes(path, how)
     layout = _layout(path)
     train = read_images(layout, str(path), "train")
-    test, test_split = measured_on(lambda of: read_images(layout, str(path), of), TEST_SPLITS)
-    return Look(path, layout, train, test, test_split, _sides(train))
+
+    def read(split: str) -> RealImages:
+        return read_images(layout, str(path), split)
+
+    test, test_split = measured_on(read, TEST_SPLITS)
+    val = held_back(read, TEST_SPLITS, test_split)
+    return Look(path, layout, train, test, test_split, val, _sides(train))
 
 
 def _layout(path: Path) -> str:
@@ -141,9 +150,11 @@ seed: 0
 data:
   layout: {layout}
   path: {path}
+  # Folders and tables without splits are divided: 70 % train, 10 % val, 20 % test of each class.
   train: {{split: train, per_class: null}}   # a number takes so many of each class, by the seed
   test: {{split: {test}, limit: null}}       # figures are measured here, and nothing is learnt
-  val: null                               # a split that shall also never leak into training
+  # Is looked at on the way, and nothing is learnt; null is none.
+  val: {val}
   size: {size}                            # pixels of the learner's images
   strict: false                           # true: stop at an image that cannot be read
 

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from activegen.data.hugging_face import column_of, names_in
-from activegen.data.image_folder import folders_in, image_files
+from activegen.data.image_folder import SPLITS, folders_in, image_files
 from activegen.data.images import RealImages, UnreadableImage, called, opened
 from activegen.data.masks import Coding, decode_mask
 from activegen.data.prompts import readable
@@ -27,6 +27,7 @@ Real = TypeVar("Real", RealImages, RealScenes)
 TEST_SPLITS = ("test", "val", "validation")
 FOLDERS = {"voc": ("JPEGImages", "SegmentationClass"), "cityscapes": ("leftImg8bit", "gtFine")}
 IMAGE_DIRS = ("{split}", "images/{split}", "images")  # where COCO's images may be
+MASK_DIRS = ("masks", "mask", "labels", "annotations", "segmentations", "gt")  # beside "images"
 LOOKED_AT = 200  # images whose sizes are looked at
 LONGEST = 256  # pixels of the learner's images; larger ones take too long for a first try
 MULTIPLE = 16  # of pixels, that the small network takes
@@ -61,7 +62,8 @@ class SceneLook:
         path: of it.
         stored: how.
         train, test: what can be learnt from and measured on.
-        test_split: what the latter is called.
+        test_split, val_split: what the latter is called, and a split to look at on the way, "null"
+            where there is none.
         usual: height and width of the images, in pixels; the median.
     """
 
@@ -70,6 +72,7 @@ class SceneLook:
     train: RealScenes
     test: RealScenes
     test_split: str
+    val_split: str
     usual: tuple[int, int]
 
     @property
@@ -121,6 +124,7 @@ class SceneLook:
             unnamed=UNNAMED if self.stored.unnamed else "",
             train=quoted(self.stored.train),
             test=quoted(self.test_split),
+            val=self.val_split,
             height=height,
             width=width,
             drawn=list(drawn),
@@ -146,8 +150,10 @@ def stored(path: Path) -> Stored | None:
                 return Stored(layout, tests=("val", "test") if layout == "voc" else ("val",))
         if any((path / "annotations").glob("*.json")):
             return _coco(path)
-        if _mask_folders(path):
-            return Stored("mask_folder", unnamed=True)
+        if folders := _mask_folders(path):
+            named = folders[0].name
+            options = {} if named == MASK_DIRS[0] else {"mask_dir": named}
+            return Stored("mask_folder", options=options, unnamed=True)
     return _parquet(path)
 
 
@@ -159,7 +165,7 @@ def look_at_scenes(path: Path, how: Stored) -> SceneLook:
     """
     if how.unnamed:
         masks = _rows(path) if how.layout == "parquet" else _mask_files(path)
-        how = Stored(how.layout, how.train, how.tests, classes_in(masks, path), unnamed=True)
+        how = replace(how, options={**how.options, **classes_in(masks, path)})
         if "colours" in how.options and how.layout == "parquet":
             raise UserError(
                 f"the masks in {path} are pictures in colours; put 'classes' and 'palette', a "
@@ -173,7 +179,8 @@ def look_at_scenes(path: Path, how: Stored) -> SceneLook:
     if len(train) < 2:
         raise UserError(f"{path} has one image to learn from; add some, at least 2 are needed")
     test, test_split = measured_on(read, how.tests)
-    return SceneLook(path, how, train, test, test_split, _usual(train))
+    val = held_back(read, how.tests, test_split)
+    return SceneLook(path, how, train, test, test_split, val, _usual(train))
 
 
 def measured_on(read: Callable[[str], Real], splits: Sequence[str]) -> tuple[Real, str]:
@@ -192,6 +199,24 @@ def measured_on(read: Callable[[str], Real], splits: Sequence[str]) -> tuple[Rea
         f"there is nothing to measure on: {first or ''} Put some images of each class aside as "
         "'test'"
     )
+
+
+def held_back(read: Callable[[str], object], splits: Sequence[str], test_split: str) -> str:
+    """A split that is not measured on, as a recipe has it; "null" where there is none.
+
+    Where there is one that cannot be read, a comment says why.
+    """
+    for split in splits:
+        of = SPLITS.get(split, split)
+        if "val" in of and of != SPLITS.get(test_split, test_split):
+            try:
+                read(split)
+            except UnknownWord:
+                continue
+            except UserError as error:
+                return f"null  # not '{split}': {' '.join(str(error).split())}"
+            return f"{{split: {quoted(split)}}}"
+    return "null"
 
 
 def classes_in(masks: Iterable[bytes | Path], path: Path) -> dict[str, Any]:
@@ -275,12 +300,12 @@ def _coco(path: Path) -> Stored:
 
 
 def _mask_folders(path: Path) -> list[Path]:
-    """The folders of masks that have images beside them."""
-    return [
-        of / "masks"
-        for of in (path, *folders_in(path))
-        if (of / "masks").is_dir() and (of / "images").is_dir()
-    ]
+    """The folders of masks that have images beside them, all of one name."""
+    tops = [of for of in (path, *folders_in(path)) if (of / "images").is_dir()]
+    for name in MASK_DIRS:
+        if found := [of / name for of in tops if any(image_files(of / name))]:
+            return found
+    return []
 
 
 def _mask_files(path: Path) -> Iterator[Path]:
@@ -392,9 +417,11 @@ data:
   layout: {layout}
   path: {path}{unnamed}
   options:{options}
+  # Folders and tables without splits are divided: 70 % train, 10 % val, 20 % test.
   train: {{split: {train}, count: null}}       # a number takes so many images, by the seed
   test: {{split: {test}, limit: null}}         # figures are measured here, and nothing is learnt
-  val: null                               # a split that shall also never leak into training
+  # Is looked at on the way, and nothing is learnt; null is none.
+  val: {val}
   size: [{height}, {width}]                   # pixels of the learner's images: height, width
   strict: false                           # true: stop at an image that cannot be read
 
