@@ -258,3 +258,23 @@ def test_the_docs_are_the_help() -> None:
     assert DOCS.read_text(encoding="utf-8") == cli.documentation(), (
         "run: python -m activegen.cli > docs/cli.md"
     )
+
+
+def test_no_name_is_cut_off_in_a_narrow_terminal() -> None:
+    arms = {
+        name: {
+            "figure": "accuracy",
+            "accuracy": 0.5,
+            "per_class": {"cat": 0.4},
+            "worst_class": "cat",
+            "images": 4,
+            "rejected": {},
+        }
+        for name in ("real_only", "adversarial_long")
+    }
+    console = Console(width=50, record=True, file=io.StringIO())
+    console.print(cli._table(arms))
+    shown = console.export_text()
+    assert "…" not in shown
+    first = "".join(line[1:].split("│")[0].strip() for line in shown.splitlines() if "│" in line)
+    assert first.endswith("adversarial_long")

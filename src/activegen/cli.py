@@ -24,7 +24,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from typer.core import TyperGroup
 
 from activegen import __version__
@@ -149,7 +149,7 @@ def init(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(seen.recipe, encoding="utf-8")
     head, *rows = seen.rows
-    table = Table(*head, title=f"{seen.layout}: {seen.path}")
+    table = Table(*_columns(*head), title=f"{seen.layout}: {seen.path}")
     for row in rows:
         table.add_row(*map(_plain, row))
     Console().print(table)
@@ -461,7 +461,7 @@ def _costs(arms: dict[str, Any]) -> Table:
     from activegen.report.words import duration, percent
 
     costs = {name: Cost.of(arm["rounds"]) for name, arm in arms.items()}
-    table = Table("", *map(_plain, costs), title="where the time went")
+    table = Table(*_columns("", *map(_plain, costs)), title="where the time went")
     shown = [of for of in PLACES if any(cost.share(of) >= 0.01 for cost in costs.values())]
     for place in shown:
         cells = ((cost.seconds.get(place), cost.share(place)) for cost in costs.values())
@@ -476,9 +476,15 @@ def _costs(arms: dict[str, Any]) -> Table:
     return table
 
 
+def _columns(*heads: str) -> list[Column]:
+    """Of a table in which no name is cut off, however narrow the terminal is."""
+    return [Column(head, overflow="fold") for head in heads]
+
+
 def _table(arms: dict[str, Any]) -> Table:
     figure = next(iter(arms.values()))["figure"]
-    table = Table("arm", figure, "to real_only", "worst class", "images", "rejected")
+    head = _columns("arm", figure, "to real_only", "worst class", "images", "rejected")
+    table = Table(*head)
     base = arms.get("real_only", {}).get(figure)
     for name, arm in arms.items():
         worst = arm["per_class"][arm["worst_class"]]
@@ -503,7 +509,7 @@ def _verdicts(
 
     head = ("arm", made["figure"], "difference", "95 %", "verdict", "p", "seeds needed")
     whole = percent(made["arms"][other]["mean"])
-    table = Table(*head, title=f"{title} {_plain(other)}, {whole}")
+    table = Table(*_columns(*head), title=f"{title} {_plain(other)}, {whole}")
     for of in comparisons:
         if of["baseline"] == other:
             needed = of["seeds_needed"]
@@ -539,7 +545,8 @@ def _dry(recipe: str, overrides: list[str], out: Path | None, as_json: bool) -> 
         return
     train, test = checked.data.train, checked.data.test
     typer.echo(f"{len(train)} real images of {len(train.classes)} classes, {len(test)} to test on")
-    table = Table("arm", "images", "denoiser calls", "steps of all its learners", "about minutes")
+    head = ("arm", "images", "denoiser calls", "steps of all its learners", "about minutes")
+    table = Table(*_columns(*head))
     for arm in arms:
         cells = (arm.images, arm.denoiser_calls, arm.learner_steps)
         table.add_row(arm.name, *map(str, cells), f"{seconds[arm.name] / 60:.1f}")

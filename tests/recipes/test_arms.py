@@ -104,7 +104,8 @@ def losses(folder: Path) -> list[list[tuple[float, bool]]]:
 def test_selected_costs_what_guided_costs(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gradient: float
 ) -> None:
-    pace = Pace(image_step=1.0, image_gradient=1 + gradient, picture=0.4, learner_step=0.3)
+    dear = {"guided": 1 + gradient, "adversarial": 1 + 2 * gradient}
+    pace = Pace(image_step=1.0, image_gradient=dear, picture=0.4, learner_step=0.3)
     monkeypatch.setattr(plan, "measure", lambda run: pace)
     ways = {"guided": ascending("margin"), "adversarial": ascending("margin")}
     proposal = {"budget": 100, "plain_share": 0.0}
@@ -122,7 +123,7 @@ def test_selected_costs_what_guided_costs(
 def test_a_pool_never_leaves_images_unfilled(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "measure", lambda run: Pace(1.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(plan, "measure", lambda run: Pace(1.0, {}, 0.0, 0.0))
     guidance = {"guided": ["reference_pull"], "adversarial": ["reference_pull"]}
     raw = toy.settings(model, guidance=guidance, proposal={"budget": 400})
     arms = {way: ArmSettings(way) for way in ("none", "plain", "guided")}

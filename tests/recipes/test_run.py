@@ -271,7 +271,8 @@ def test_plan_counts_what_a_run_does(settings: dict, tmp_path: Path) -> None:
         "active": 4,
     }
     assert arms["unguided"].denoiser_calls == 2
-    assert arms["unguided"].with_gradient == 0 < arms["active"].with_gradient
+    steered = {name: sum(arm.with_gradient.values()) for name, arm in arms.items()}
+    assert steered["unguided"] == 0 < steered["active"]
     assert {name: arm.learner_steps for name, arm in arms.items()} == {
         "real_only": 4,
         "unguided": 4,
@@ -289,8 +290,8 @@ def test_plan_counts_the_way_that_an_arm_takes(settings: dict, tmp_path: Path) -
     settings["guidance"] = {"mine": [ascend], "guided": ["reference_pull"]}
     ways = {way: {"generate": "guided", "way": way} for way in ("mine", "guided")}
     recipe = parse(settings | {"arms": ways, "proposal": {"budget": 2, "adversarial_share": 0}})
-    with_gradient = {arm.name: arm.with_gradient for arm in plan(Run(recipe, tmp_path))}
-    assert with_gradient["mine"] > 0 == with_gradient["guided"]
+    steered = {arm.name: arm.with_gradient for arm in plan(Run(recipe, tmp_path))}
+    assert steered["mine"]["mine"] > 0 == sum(steered["guided"].values())
 
 
 def test_the_cost_of_guidance_is_that_of_its_moves(settings: dict, tmp_path: Path) -> None:
@@ -298,8 +299,10 @@ def test_the_cost_of_guidance_is_that_of_its_moves(settings: dict, tmp_path: Pat
         return measure(Run(parse(settings | {"guidance": guidance}), tmp_path))
 
     entropy = {"ascend": {"of": "latents", "through": "decoder", "objectives": ["entropy"]}}
-    assert pace(guided=["reference_pull"]).image_gradient == 0
-    assert pace(guided=[{"ascend": {**entropy["ascend"], "during": [0.9, 1.0]}}]).image_gradient > 0
+    pulled, late = ["reference_pull"], [{"ascend": {**entropy["ascend"], "during": [0.9, 1.0]}}]
+    assert pace(guided=pulled, adversarial=pulled).image_gradient == {}
+    found = pace(guided=late, adversarial=pulled, of_nobody=late).image_gradient
+    assert set(found) == {"guided"} and found["guided"] > 0
 
 
 @pytest.mark.parametrize(

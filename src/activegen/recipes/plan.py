@@ -3,9 +3,11 @@
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from activegen.diffusion.levels import Level
 from activegen.diffusion.model import Conditioning
-from activegen.diffusion.sampling import Batch, sample
+from activegen.diffusion.sampling import Batch, Term, sample
 from activegen.loop.proposing import PLAIN, Origin
 from activegen.loop.settings import ArmSettings
 from activegen.recipes.run import Run
@@ -30,7 +32,7 @@ class ArmPlan:
         name: of it.
         images: that it asks for, at most.
         denoiser_calls: for all of them, batches times steps.
-        with_gradient: images times steps that need a backward.
+        with_gradient: images times steps that need a backward, by way of guidance.
         image_steps: images times steps, repeated ones too.
         learner_steps: optimiser steps of all its learners.
     """
@@ -38,7 +40,7 @@ class ArmPlan:
     name: str
     images: int
     denoiser_calls: int
-    with_gradient: int
+    with_gradient: Mapping[str, int]
     image_steps: int
     learner_steps: int
 
@@ -49,20 +51,23 @@ class Pace:
 
     Args:
         image_step: of one image in one denoiser call.
-        image_gradient: the same with what guidance adds, mean of all its moves that climb.
+        image_gradient: the same with what guidance adds, by way; the mean of a way's moves that
+            climb, none without.
         picture: to decode one image.
         learner_step: of the optimiser.
     """
 
     image_step: float
-    image_gradient: float
+    image_gradient: Mapping[str, float]
     picture: float
     learner_step: float
 
     def seconds(self, arm: ArmPlan) -> float:
         """Of an arm."""
-        plain = (arm.image_steps - arm.with_gradient) * self.image_step
-        drawing = plain + arm.with_gradient * self.image_gradient + arm.images * self.picture
+        climbing = {way: count for way, count in arm.with_gradient.items() if count}
+        drawing = (arm.image_steps - sum(climbing.values())) * self.image_step
+        drawing += sum(count * self.image_gradient[way] for way, count in climbing.items())
+        drawing += arm.images * self.picture
         return drawing + arm.learner_steps * self.learner_step
 
 
@@ -100,14 +105,14 @@ def measure(run: Run) -> Pace:
     """Times one denoiser batch, each move of guidance, one decode and a few learner steps."""
     learner_step = _learner_step(run)
     if not run.generates:
-        return Pace(0.0, 0.0, 0.0, learner_step)
+        return Pace(0.0, {}, 0.0, learner_step)
     count = 1
     step = _denoiser_step(run, count)
     if step * run.recipe.loop.batch < PATIENCE:
         count = run.recipe.loop.batch
         step = _denoiser_step(run, count)
     picture = _picture(run)
-    return Pace(step / count, _gradient(run, count, picture), picture, learner_step)
+    return Pace(step / count, _gradients(run, count, picture), picture, learner_step)
 
 
 def _arm(run: Run, arm: str) -> ArmPlan:
@@ -115,7 +120,8 @@ def _arm(run: Run, arm: str) -> ArmPlan:
     recipe, settings = run.recipe, run.recipe.arms[arm]
     loop, steps = recipe.loop, recipe.sampling.num_steps
     generating = 0 if settings.generate == "none" else loop.generating
-    images = calls = image_steps = with_gradient = 0
+    images = calls = image_steps = 0
+    with_gradient: Counter[str] = Counter()
     for number in range(generating):
         for way, count in _counts(run, settings, number).items():
             if not count:
@@ -125,7 +131,7 @@ def _arm(run: Run, arm: str) -> ArmPlan:
             walked = sum(passes(specs, index, steps) for index in range(steps))
             calls += math.ceil(count / loop.batch) * walked
             image_steps += count * walked
-            with_gradient += count * gradients(specs, steps)
+            with_gradient[way] += count * gradients(specs, steps)
     return ArmPlan(
         name=arm,
         images=images,
@@ -196,22 +202,27 @@ def _denoiser_step(run: Run, count: int) -> float:
         )
 
 
-def _gradient(run: Run, count: int, picture: float) -> float:
-    """Seconds for an image of a step in which guidance climbs; 0 where none does."""
-    learners = run.untrained()
-    moves = climbing(run.recipe.guidance, Models(learners, lambda: learners.main))
-    if not moves:
-        return 0.0
+def _gradients(run: Run, count: int, picture: float) -> dict[str, float]:
+    """Seconds for an image of a step in which guidance climbs, by the ways that arms draw in."""
+    learners, guidance = run.untrained(), run.recipe.guidance
+    models = Models(learners, lambda: learners.main)
+    drawn = dict.fromkeys(
+        way for arm, of in run.recipe.arms.items() for way in run.of(arm).recipe.drawn_in(of)
+    )
+    moves = {way: climbing(guidance[way], models) for way in drawn}
+    if not any(moves.values()):
+        return {}
     batch = _batch(run, count)
     once = replace(batch, sampling=replace(batch.sampling, num_steps=1), reading=None)
     with tempfile.TemporaryDirectory() as folder:
         decode = run.decoder(run.model(), Path(folder))
     micro_batch = run.recipe.loop.micro_batch
-    each = [
-        _timed(lambda move=move: sample(once, [move], decode, micro_batch=micro_batch))
-        for move in moves
-    ]
-    return max(sum(each) / len(each) / count - picture, 0.0)
+
+    def seconds(move: Term) -> float:
+        return _timed(lambda: sample(once, [move], decode, micro_batch=micro_batch))
+
+    each = {way: fmean(map(seconds, of)) for way, of in moves.items() if of}
+    return {way: max(of / count - picture, 0.0) for way, of in each.items()}
 
 
 def _picture(run: Run) -> float:

@@ -7,7 +7,6 @@ its defaults. ``during`` and ``every`` put it into a window.
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import chain
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
@@ -399,10 +398,10 @@ def gradients(specs: Sequence[TermSpec], num_steps: int) -> int:
     )
 
 
-def climbing(guidance: Guidance, models: Models) -> list[Term]:
-    """Every move of any way that needs a gradient, each once and in all steps."""
+def climbing(specs: Sequence[TermSpec], models: Models) -> list[Term]:
+    """Every move of a way that needs a gradient, each once and in all steps."""
     found: list[AscendSpec] = []
-    for spec in chain.from_iterable(guidance.values()):
+    for spec in specs:
         body = spec.body
         if isinstance(body, AscendSpec) and body.step > 0:
             always = {"during": None, "every": 1}
