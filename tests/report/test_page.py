@@ -57,7 +57,8 @@ def sample(request: Request) -> Sample:
 
 def verdict(request: Request, index: int) -> Verdict:
     reason = REASONS[index] if index < len(REASONS) else ""
-    return Verdict(request.id, not reason, reason, {"label_probability": 0.031})
+    measured = {"label_probability": 0.031, "distance_leak": 2.5}
+    return Verdict(request.id, not reason, reason, measured)
 
 
 def summary(number: int, accuracy: float, verdicts: list[Verdict]) -> dict:
@@ -188,6 +189,7 @@ def test_samples_are_shown_with_their_references(run: Path):
     assert set(asked) == {f"real/{k}" for k in range(0, 12, 2) if k != 2}  # 2 was not finite
     assert seen.count("not available") == 2  # real/0 in each round
     assert "label probability 3.1 %" in seen and "cross-entropy 1.23 nats" in seen
+    assert "distance to the nearest val or test image 2.5" in seen
     assert seen.count("✓ accepted") == 16
 
 

@@ -32,6 +32,12 @@ SHARES = {  # of a sample's numbers, by what they are called on the page
     "ignored_share": "not learnt",
     "most_ignored": "not learnt of the worst class",
 }
+CALLED = {  # numbers that their name does not explain
+    "presence": "peak of the class word's attention",
+    "distance_leak": "distance to the nearest val or test image",
+    "distance_copy": "distance to the nearest training image",
+    "distance_repeated": "distance to the nearest earlier sample",
+}
 
 
 @dataclass(frozen=True)
@@ -210,5 +216,5 @@ def _measured(scores: Mapping[str, float]) -> list[tuple[str, str]]:
         else:
             unit = NBSP + units[name] if name in units else ""
             called = name.replace("_", " ").replace("cross entropy", "cross-entropy")
-            shown.append((called, f"{value:.3g}{unit}"))
+            shown.append((CALLED.get(name, called), f"{value:.3g}{unit}"))
     return shown
