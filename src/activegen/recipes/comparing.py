@@ -304,9 +304,12 @@ def _carried_out(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """An arm's result, and how its work was done: its peak of memory, arms on one device."""
     files = open_folder(str(run.folder / "arms" / arm))
+    written, cost = files.read(COST), dict[str, Any](peak_memory=None)
+    cost |= parse_json(written, COST) if written else {}
     if run.finished(arm):
-        known = files.read(COST)
-        return run.arm(arm), parse_json(known, COST) if known else {"peak_memory": None}
+        return run.arm(arm), cost
+    cost["together"] = max(together, cost.get("together", 1))  # also before an interruption
+    files.write(COST, json.dumps(cost).encode())
     devices = {run.device, run.learner_device}
     reset_peak_memory(devices)
     go_on = always
@@ -315,7 +318,7 @@ def _carried_out(
         rounds = [summary for k in of.rounds() if (summary := of.round(k).summary())]
         go_on = go_on_against(rounds, run.recipe.loop)
     result = run.arm(arm, go_on)
-    cost = {"peak_memory": peak_memory(devices), "together": together}
+    cost["peak_memory"] = peak_memory(devices)
     files.write(COST, json.dumps(cost).encode())
     return result, cost
 
