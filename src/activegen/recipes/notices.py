@@ -57,8 +57,9 @@ def unfinished(recipe: Recipe, results: Results, budget_seconds: float | None) -
         return []
     names = ", ".join(f"{arm} with seed {seed}" for seed, arm in left)
     return [
-        f"the budget of {budget_seconds:g} seconds was used up before: {names}; the same command "
-        "goes on"
+        f"the budget of {budget_seconds:g} seconds was used up before: {names}; until the same "
+        "command goes on, means of arms may be over different seeds, while differences are over "
+        "those that both have"
     ]
 
 
