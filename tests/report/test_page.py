@@ -109,7 +109,7 @@ def run(tmp_path: Path) -> Path:
     base = fill(tmp_path, "real_only", (0.5, 0.7), 0)
     active = fill(tmp_path, "active", (0.55, 0.742), 12)
     arms = {"real_only": result(0.7, 0, base), "active": result(0.742, 16, active)}
-    whole = {"recipe": "toy", "seed": 7, "arms": arms, "seconds": 3725.0}
+    whole = {"recipe": "toy", "seed": 7, "test_images": 1200, "arms": arms, "seconds": 3725.0}
     (tmp_path / "result.json").write_text(json.dumps(whole))
     return tmp_path
 
@@ -191,6 +191,7 @@ def test_samples_are_shown_with_their_references(run: Path):
     assert "label probability 3.1 %" in seen and "cross-entropy 1.23 nats" in seen
     assert "distance to the nearest val or test image 2.5" in seen
     assert seen.count("✓ accepted") == 16
+    assert "Of the 1,200 real test images, real_only is right on" in seen
 
 
 def test_the_same_run_gives_the_same_page(run: Path):
@@ -318,5 +319,5 @@ def test_bars_are_as_long_as_their_seconds(run: Path):
     ],
 )
 def test_an_arm_may_rank_reliability_otherwise(arm: dict, among: str):
-    facts = Facts({"arms": {"a": arm}}, "", {}, (), None, ())
+    facts = Facts({"arms": {"a": arm}}, "", {}, (), None, None, ())
     assert page.ranked_among(facts, Arm("a", False, "plain")) == among

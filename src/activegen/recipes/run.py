@@ -201,6 +201,7 @@ class Run:
         result = {
             "recipe": self.recipe.name,
             "seed": self.recipe.seed,
+            "test_images": len(self.data.test),
             "arms": arms,
             "seconds": round(seconds, 1),
         }

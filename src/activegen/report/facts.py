@@ -157,6 +157,7 @@ class Facts:
         environment: versions and machine; empty when not recorded.
         arms: in the order of the recipe.
         seconds: of the whole run; None before its end.
+        test_images: that figures are of; None before the end.
         notices: what is missing or could not be read.
     """
 
@@ -165,6 +166,7 @@ class Facts:
     environment: Mapping[str, Any]
     arms: tuple[Arm, ...]
     seconds: float | None
+    test_images: int | None
     notices: tuple[str, ...]
 
     @property
@@ -232,8 +234,15 @@ def read(run: Path) -> Facts:
             of = f" of {rounds}" if rounds else ""
             notices.append(f"Arm {name} is unfinished: {len(arm.rounds)}{of} rounds are complete.")
         arms.append(arm)
+    tested = _number(result.get("test_images"))
     return Facts(
-        recipe, text, environment, tuple(arms), _number(result.get("seconds")), tuple(notices)
+        recipe=recipe,
+        recipe_text=text,
+        environment=environment,
+        arms=tuple(arms),
+        seconds=_number(result.get("seconds")),
+        test_images=None if tested is None else int(tested),
+        notices=tuple(notices),
     )
 
 

@@ -13,7 +13,7 @@ class Measure:
 
     Args:
         title: what it is called in a heading.
-        lead: a sentence about all arms, with a place for them.
+        lead: a sentence with places for the number of test images and what it says of all arms.
         told: a part of it about one arm, with places for its name and number.
         of_class: what the number of one class is called.
         explained: what it is.
@@ -33,7 +33,7 @@ class Measure:
 MEASURES: Mapping[str, Measure] = {
     ACCURACY: Measure(
         title="Accuracy",
-        lead="Of the real test images, {}.",
+        lead="Of the {images}real test images, {arms}.",
         told="{} is right on {}",
         of_class="accuracy",
         explained="Accuracy: share of real test images that are classified rightly. "
@@ -42,7 +42,7 @@ MEASURES: Mapping[str, Measure] = {
     ),
     MIOU: Measure(
         title="mIoU",
-        lead="On the real test images, {}.",
+        lead="On the {images}real test images, {arms}.",
         told="{} has an mIoU of {}",
         of_class="IoU",
         explained="IoU of a class: pixels that are rightly called it, of all that are it or are "

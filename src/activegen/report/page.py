@@ -133,7 +133,8 @@ def _verdict(facts: Facts, arms: Sequence[Arm]) -> str:
         if difference is not None and base is not None:
             text += f" ({points(difference)} against {base.name})"
         told.append(text)
-    words = facts.measure.lead.format("; ".join(told))
+    count = "" if facts.test_images is None else f"{facts.test_images:,} "
+    words = facts.measure.lead.format(images=count, arms="; ".join(told))
     if not all(arm.finished for arm in facts.arms):
         words += " These figures are not final: the run is unfinished."
     if base is None or base.reached is None:
