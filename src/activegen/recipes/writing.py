@@ -211,4 +211,7 @@ arms:                                     # what is compared, at the same number
   real_only: {{generate: none}}
   unguided: {{generate: plain, judge: false}}
   active: {{generate: guided, judge: true}}
+  # Of two unguided ones for each image the one that the learner is less sure of; the README says
+  # how it compares with guided ones:
+  # selected: {{generate: selected, judge: false, pool: 2}}
 """
