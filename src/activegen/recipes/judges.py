@@ -136,9 +136,8 @@ class Judges:
 
     def file_of(self, member: int) -> Path:
         """Weights of a member, once it is trained."""
-        seen, settings = self.seen_by(member)[0].ids, repr(self._training_of(member))
-        of = [self.size, self.data.fingerprint, fingerprint(seen)]
-        made_of = [self.spec.network, settings, *of]
+        seen, settings = fingerprint(self.seen_by(member)[0].ids), repr(self._training_of(member))
+        made_of = [self.spec.network, settings, self.size, self.data.fingerprint, seen]
         return self.folder / f"{fingerprint(made_of)}-{member}.safetensors"
 
     def _training_of(self, member: int) -> TrainSettings:
