@@ -36,8 +36,8 @@ from activegen.guidance import Ascend, Every, MemoryBank
 from activegen.guidance.windows import During
 from activegen.loop.classifying import encoded
 from activegen.loop.generating import Generator
+from activegen.loop.parts import Learners
 from activegen.loop.proposing import PLAIN, Origin
-from activegen.loop.rounds import Learners
 from activegen.recipes.environment import environment
 from activegen.recipes.run import Run
 from activegen.recipes.schema import load

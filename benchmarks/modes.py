@@ -23,7 +23,7 @@ from activegen.guidance import (
     Repulsion,
     Weighted,
 )
-from activegen.loop.rounds import Learners
+from activegen.loop.parts import Learners
 from activegen.recipes.steering import Models, terms
 from activegen.records import TaskModel
 from activegen.scores import SCORES

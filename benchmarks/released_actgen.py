@@ -54,7 +54,7 @@ from activegen.guidance import (
     Repulsion,
     Weighted,
 )
-from activegen.loop.rounds import Learners
+from activegen.loop.parts import Learners
 from activegen.recipes.environment import environment
 from activegen.recipes.steering import Models, terms
 from activegen.records import TaskModel, UserError, choose

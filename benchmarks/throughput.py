@@ -39,7 +39,7 @@ from activegen.diffusion.sampling import Batch, Drawn, Dropping, Sampling, sampl
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.guidance import MemoryBank
 from activegen.loop.flops import Counting, awaited
-from activegen.loop.rounds import Learners
+from activegen.loop.parts import Learners
 from activegen.precision import fast_dtype
 from activegen.recipes.environment import environment
 from activegen.tasks.networks import build

@@ -23,8 +23,8 @@ from activegen.guidance import (
 from activegen.loop.classifying import Classifying
 from activegen.loop.judging import Believed, Judge, trusting
 from activegen.loop.mining import MiningSettings
+from activegen.loop.parts import Learners, Parts
 from activegen.loop.proposing import ProposalSettings
-from activegen.loop.rounds import Learners, Parts
 from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.records import Images, Prediction
 from activegen.tasks.classifier import Classifier

@@ -5,8 +5,8 @@ from typing import Any
 
 import colours
 from activegen.diffusion.sampling import Sampling
+from activegen.loop.parts import Parts
 from activegen.loop.proposing import ProposalSettings
-from activegen.loop.rounds import Parts
 from activegen.loop.settings import LoopSettings
 
 

@@ -24,9 +24,10 @@ from activegen.loop.annotating import (
 from activegen.loop.generating import Generator
 from activegen.loop.judging import Judge, Opinion, trusting
 from activegen.loop.mining import MiningSettings
+from activegen.loop.parts import Parts
 from activegen.loop.proposing import Origin
 from activegen.loop.proposing_masks import MaskProposalSettings
-from activegen.loop.rounds import Parts, active_generation
+from activegen.loop.rounds import active_generation
 from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.records import Request, Sample, UserError, Verdict
 from activegen.store import Store, from_png, png

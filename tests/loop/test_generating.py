@@ -10,7 +10,7 @@ from activegen.diffusion.sampling import Sampling
 from activegen.guidance import Ascend, Informative, MemoryBank
 from activegen.loop.generating import Generator, batches
 from activegen.loop.judging import DROPPED, HOPELESS, Opinion, trusting
-from activegen.loop.rounds import Learners
+from activegen.loop.parts import Learners
 from activegen.records import Request, Sample, UserError
 from activegen.scores import entropy
 from activegen.store import from_png

@@ -29,7 +29,8 @@ from activegen.loop.metering import (
     Cost,
     Meter,
 )
-from activegen.loop.rounds import Learners, active_generation
+from activegen.loop.parts import Learners
+from activegen.loop.rounds import active_generation
 from activegen.loop.settings import ArmSettings
 from activegen.records import Request
 from activegen.scores import SCORES

@@ -235,10 +235,10 @@ from pathlib import Path
 from activegen.loop.executor import ProcessExecutor
 from activegen.loop.rounds import active_generation
 from activegen.loop.settings import ArmSettings
-import activegen.loop.rounds as rounds
+import activegen.loop.learning as learning
 from late import parts
 from toy import unclocked
-rounds.SAVE_SECONDS = 0.05
+learning.SAVE_SECONDS = 0.05
 torch.set_num_threads(1)
 with ProcessExecutor(1) as executor:
     made = parts(executor=executor, source=parts)

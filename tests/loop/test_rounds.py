@@ -309,8 +309,8 @@ import colours
 from pathlib import Path
 from activegen.loop.rounds import active_generation
 from activegen.loop.settings import ArmSettings
-import activegen.loop.rounds as rounds
-rounds.SAVE_SECONDS = 0.05
+import activegen.loop.learning as learning
+learning.SAVE_SECONDS = 0.05
 print("begins", flush=True)
 for summary in active_generation(
     colours.parts(), "a", ArmSettings("guided", judge=True), Path({folder!r}), "recipe"

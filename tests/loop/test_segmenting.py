@@ -24,8 +24,9 @@ from activegen.loop.judging import Judge, trusting
 from activegen.loop.judging_masks import BelievedPixels
 from activegen.loop.mining import MiningSettings
 from activegen.loop.objects import ObjectSettings, dilated, softened
+from activegen.loop.parts import Learners, Parts
 from activegen.loop.proposing_masks import MaskProposalSettings
-from activegen.loop.rounds import Learners, Parts, active_generation, best
+from activegen.loop.rounds import active_generation, best
 from activegen.loop.segmenting import Painting, Segmenting, resized_mask
 from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.records import Prediction, Request, Sample, UserError, Verdict

@@ -11,8 +11,8 @@ import torch
 import tiny
 from activegen.guidance import Inpaint, MemoryBank
 from activegen.loop.judging_masks import BelievedPixels
+from activegen.loop.parts import Learners
 from activegen.loop.proposing import Origin
-from activegen.loop.rounds import Learners
 from activegen.loop.segmenting import Segmenting, resized_mask
 from activegen.recipes import Run, diagnosing, parse
 from activegen.records import IGNORE, Request, UserError

@@ -24,7 +24,7 @@ from activegen.guidance import (
     TeacherStudent,
     Weighted,
 )
-from activegen.loop.rounds import Learners
+from activegen.loop.parts import Learners
 from activegen.recipes import parse, steering
 from activegen.records import Prediction, UserError
 from activegen.scores import SCORES

@@ -26,15 +26,13 @@ import torch
 from torch import Tensor
 
 from activegen.data.fingerprints import thumbnail
-from activegen.data.scenes import Real
-from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.model import DiffusionModel
-from activegen.diffusion.sampling import Sampling, Term
 from activegen.guidance.memory_bank import MemoryBank
-from activegen.loop.executor import Executor, LocalExecutor
+from activegen.loop.drawing import Drawing, Made, Storing
 from activegen.loop.generating import Generator, Job, batches
 from activegen.loop.judging import NOT_NEEDED, OUTSCORED, Judge, LabelCheck
-from activegen.loop.metered import Metered, count_training, drawing_peak, training_peak
+from activegen.loop.learning import Learning
+from activegen.loop.metered import Metered, drawing_peak, training_peak
 from activegen.loop.metering import (
     EVALUATE,
     JUDGE,
@@ -47,13 +45,12 @@ from activegen.loop.metering import (
     Cost,
     Meter,
 )
-from activegen.loop.mining import MiningSettings, miners
+from activegen.loop.mining import miners
+from activegen.loop.parts import Learners, Parts
 from activegen.loop.proposing import PLAIN, Origin
-from activegen.loop.settings import ArmSettings, LoopSettings
-from activegen.loop.task import Task
+from activegen.loop.settings import ArmSettings
 from activegen.records import (
     Request,
-    Sample,
     TaskModel,
     UserError,
     Verdict,
@@ -62,71 +59,11 @@ from activegen.records import (
 from activegen.scores import SCORES
 from activegen.store import RoundStore, Store, alone, from_png
 from activegen.tasks.committee import Committee
-from activegen.tasks.learner import Learner, weights_hash
+from activegen.tasks.learner import weights_hash
 from activegen.tasks.pool import Pool
 
-SAVE_SECONDS = 60.0
 VAL = "val"  # the figure on val images, in the summary of a round
 GoOn = Callable[[Sequence[Mapping[str, Any]]], bool]  # of the summaries of the rounds so far
-Made = tuple[int, list[Sample], Cost]  # the number of a job, its samples, and what they cost
-
-
-@dataclass(frozen=True)
-class Learners:
-    """What steers a round.
-
-    Args:
-        main: the learner.
-        committee: it, those that mine, each trained on other images, and trained ones.
-        bank: latents of earlier images.
-    """
-
-    main: TaskModel
-    committee: tuple[TaskModel, ...]
-    bank: MemoryBank
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a recipe brings to the loop.
-
-    Args:
-        task: what a label is: ``Classifying`` or ``Segmenting``.
-        train: all labelled real images.
-        test: for reported figures alone.
-        val: for figures that decide whether an arm goes on; None where nothing asks for them.
-        learner: makes an untrained one; the same each time.
-        model: loads the diffusion model, when the first round needs it.
-        sampling: how it draws.
-        steering: ways of drawing for the learners and the memory bank of a round.
-        decoder: for the pictures that gradients see; None = the model's own.
-        judge: of the arms that have one, and of those that have none.
-        loop, mining: settings.
-        seed: of splits, mining and proposals.
-        executor: carries out the drawing.
-        source: makes the same again in another process, where the executor draws there; it is
-            pickled, and what it makes is kept as long as it stays equal. None draws with these.
-        checkpoints: trained models that are in every committee.
-        teacher: of the scores that ask one; it neither learns nor judges. None where there is none.
-    """
-
-    task: Task
-    train: Real
-    test: Real
-    learner: Callable[[], Learner]
-    model: Callable[[], DiffusionModel]
-    sampling: Sampling
-    steering: Callable[[Learners], Mapping[str, Sequence[Term]]]
-    decoder: Callable[[DiffusionModel], Decoder | None]
-    judge: Callable[[ArmSettings], Judge]
-    loop: LoopSettings
-    mining: MiningSettings
-    seed: int = 0
-    executor: Executor = field(default_factory=LocalExecutor)
-    source: "Callable[[], Parts] | None" = None
-    val: Real | None = None
-    checkpoints: Callable[[], tuple[TaskModel, ...]] = tuple
-    teacher: Callable[[], TaskModel | None] = lambda: None
 
 
 def always(past: Sequence[Mapping[str, Any]]) -> bool:
@@ -217,7 +154,7 @@ class _Round:
     seconds: dict[str, float]
     cost: Cost
     plan: list[Request] = field(default_factory=list)
-    drawing: "_Drawing | None" = None
+    drawing: Drawing | None = None
 
 
 class _Run:
@@ -228,9 +165,8 @@ class _Run:
         self.store = Store.create_or_open(str(folder / "store"), recipe, parts.train.classes)
         self.recipe = recipe
         self.miners = miners(settings, parts.mining, parts.train, parts.seed)
-        self.learners = {
-            name: parts.learner() for name in {"main", *(m.learner for m in self.miners)}
-        }
+        names = {"main", *(miner.learner for miner in self.miners)}
+        self.learners = Learning(names, parts.learner, parts.loop, folder / "learners")
         self.stopped = False
         self.resumed = False  # the round under way was begun by a process that is no more
         self.meter = Meter(self.learners["main"].device)
@@ -325,7 +261,7 @@ class _Run:
         if plan and round.stored.verdicts() is None:
             jobs, work = batches(plan, self.parts.loop.batch), lambda: self._work(round.number)
             needed = self._needed(plan)
-            round.drawing = _Drawing(self.parts.executor, work, round.stored, jobs, needed)
+            round.drawing = Drawing(self.parts.executor, work, round.stored, jobs, needed)
         round.cost = round.cost.plus(self.spent())
 
     def ended(self, round: _Round) -> dict[str, Any]:
@@ -346,59 +282,15 @@ class _Run:
         loop = self.parts.loop
         accepted = self.store.accepted(before_round=number - loop.staleness)
         synthetic = self.parts.task.synthetic(accepted, self.parts.train)
-        names = list(self.learners) if miners else ["main"]
-        for name in names:
-            learner = self.learners[name]
-            if loop.restart and number > 0:
-                learner = self.learners[name] = self.parts.learner()
+        for name in self.learners if miners else ["main"]:
             # a held-out part is the learner's own again when there is nothing more to mine
-            real = self.real[name] if miners else self.everything
-            steps = learner.settings.steps
-            until = steps if loop.restart else round(steps * (number + 1) / loop.rounds)
-            self._restore(name, number)
-            pool = real + synthetic
-            if not len(pool):
-                self._wait(learner, number, self._file(name, number))
-            else:
-                self._train_one(learner, pool, until, self._file(name, number))
-            if number > 1:
-                self._file(name, number - 2).unlink(missing_ok=True)
-
-    def _wait(self, learner: Learner, number: int, file: Path) -> None:
-        """There is nothing to learn from yet; later rounds make up for the steps."""
-        if number == self.parts.loop.rounds - 1:
-            raise UserError(
-                f"the arm '{self.arm}' has no real images, and no generated one was accepted: "
-                "there is nothing to train on"
-            )
-        learner.save(file)
-
-    def _restore(self, name: str, number: int) -> None:
-        """From this round's file, or in a new process from the file of the round before."""
-        learner, own = self.learners[name], self._file(name, number)
-        before = self._file(name, number - 1)
-        if own.exists():
-            learner.load(own)
-            self.resumed = True
-        elif learner.step == 0 and number > 0 and not self.parts.loop.restart:
-            learner.load(before)
-
-    def _train_one(self, learner: Learner, pool: Pool, until: int, file: Path) -> None:
-        saved = time.monotonic()
-
-        def save_now_and_then(step: int, loss: float) -> None:
-            nonlocal saved
-            if time.monotonic() - saved > SAVE_SECONDS:
-                learner.save(file)
-                saved = time.monotonic()
-
-        if learner.step < until or not file.exists():
-            count_training(self.meter, learner, pool, until - learner.step)
-            learner.train(pool, until, save_now_and_then)
-            learner.save(file)
-
-    def _file(self, name: str, number: int) -> Path:
-        return self.folder / "learners" / f"{number:04d}-{name}.safetensors"
+            pool = (self.real[name] if miners else self.everything) + synthetic
+            if not len(pool) and number == loop.rounds - 1:
+                raise UserError(
+                    f"the arm '{self.arm}' has no real images, and no generated one was accepted: "
+                    "there is nothing to train on"
+                )
+            self.resumed |= self.learners.train(name, number, pool, self.meter)
 
     def _evaluated(self, number: int) -> dict[str, Any]:
         loop = self.parts.loop
@@ -486,26 +378,25 @@ class _Run:
         twin.meter = self.meter
         return twin
 
-    def frozen(self, number: int) -> "_Stored":
+    def frozen(self, number: int) -> Storing:
         """Draws for a round whose learners are on the disk.
 
         Raises:
             UserError: these are not the learners that the round was planned with.
         """
-        for name, learner in self.learners.items():
-            learner.load(self._file(name, number))
+        self.learners.load(number)
         stored = self.store.round(number)
         planned = {request.state for request in stored.plan() or []}
         if not planned <= {"", self._state(number)}:  # what is drawn plainly names none
             raise UserError(
-                f"the learners in '{self.folder / 'learners'}' are not those that round {number} "
+                f"the learners in '{self.learners.folder}' are not those that round {number} "
                 "was planned with: they or the code have changed; choose another --out folder"
             )
         return self._stored(number)
 
-    def _stored(self, number: int) -> "_Stored":
+    def _stored(self, number: int) -> Storing:
         generator = Metered(self._generator(number), self.meter)
-        return _Stored(generator, self.store.round(number))
+        return Storing(generator, self.store.round(number))
 
     def _judged_as_drawn(self, round: _Round) -> list[Verdict]:
         """Batch by batch until the budget is filled; what is left of the plan is not drawn.
@@ -581,62 +472,6 @@ class _Run:
         return torch.cat(prints) if prints else torch.zeros(0, 3, 16, 16)
 
 
-class _Drawing:
-    """The samples of a plan, those that are surely needed asked for at once.
-
-    Args:
-        executor: carries it out.
-        work: of a job, which stores what it makes; found when there is a job.
-        stored: what was drawn before.
-        jobs: all of the plan.
-        needed: requests that are judged whatever comes of them; jobs behind them may replace what
-            is rejected, and are drawn one by one.
-    """
-
-    def __init__(
-        self,
-        executor: Executor,
-        work: Callable[[], Callable[[Job], Made]],
-        stored: RoundStore,
-        jobs: Sequence[Job],
-        needed: int,
-    ):
-        self._executor, self._find, self._present = executor, work, stored.shards()
-        self._known = {sample.request.id: sample for sample in stored.samples()}
-        begins = np.cumsum([0, *(len(requests) for _, requests in jobs)]).tolist()
-        sure = [job for job, begin in zip(jobs, begins, strict=False) if begin < needed]
-        missing = [job for job in sure if job[0] not in self._present]
-        self._sure = {number for number, _ in missing}
-        self._made = executor.map(self._work, missing) if missing else iter(())
-
-    @cached_property
-    def _work(self) -> Callable[[Job], Made]:
-        return self._find()
-
-    def of(self, job: Job) -> tuple[list[Sample], Cost]:
-        """Of a job, and what it cost elsewhere; to be asked in the order of the plan."""
-        number, requests = job
-        if number in self._present:
-            return [self._known[r.id] for r in requests if r.id in self._known], Cost()
-        if number in self._sure:
-            return next(self._made)[1:]
-        return next(self._executor.map(self._work, [job]))[1:]
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """Draws a batch and keeps it at once, so that a killed run loses no more than one."""
-
-    draw: Metered
-    stored: RoundStore
-
-    def __call__(self, job: Job) -> Made:
-        number, samples = self.draw(job)
-        with self.draw.meter.at(STORE):
-            self.stored.write_shard(number, samples)
-        return number, samples, self.draw.cost()
-
-
 @dataclass(frozen=True)
 class _Again:
     """A run as it can be sent to another process, and made again there; see `_Run`."""
@@ -656,7 +491,7 @@ def _run_again(again: _Again) -> _Run:
 
 
 @lru_cache(maxsize=1)
-def _frozen(again: _Again, number: int) -> _Stored:
+def _frozen(again: _Again, number: int) -> Storing:
     return _run_again(again).frozen(number)
 
 

@@ -12,8 +12,9 @@ from activegen.guidance import MemoryBank
 from activegen.loop.generating import Generator, batches
 from activegen.loop.metered import Metered, drawing_peak
 from activegen.loop.metering import JUDGE, STORE, Meter
+from activegen.loop.parts import Learners
 from activegen.loop.proposing import PLAIN, Origin
-from activegen.loop.rounds import Learners, counts
+from activegen.loop.rounds import counts
 from activegen.loop.settings import ArmSettings
 from activegen.recipes.run import Run
 from activegen.recipes.steering import check_committee

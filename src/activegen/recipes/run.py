@@ -49,7 +49,8 @@ from activegen.loop.judging import Believed, Judge, JudgeSettings, LabelCheck, t
 from activegen.loop.judging_masks import BelievedPixels, MaskJudgeSettings
 from activegen.loop.metering import Cost
 from activegen.loop.mining import miners
-from activegen.loop.rounds import GoOn, Learners, Parts, active_generation, always
+from activegen.loop.parts import Learners, Parts
+from activegen.loop.rounds import GoOn, active_generation, always
 from activegen.loop.segmenting import Painting, Segmenting
 from activegen.loop.settings import ArmSettings
 from activegen.loop.task import Task

@@ -38,7 +38,7 @@ from activegen.guidance import (
 )
 from activegen.guidance.reference_pull import Trajectory
 from activegen.guidance.segment_consistency import Kind
-from activegen.loop.rounds import Learners
+from activegen.loop.parts import Learners
 from activegen.records import TaskModel, UserError, choose
 from activegen.scores import SCORES
 from activegen.tasks.committee import Committee
