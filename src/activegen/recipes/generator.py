@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -245,7 +246,7 @@ def check_prompts(
 
 
 def warn_untaught(place: Place, words: Mapping[str, Sequence[str]]) -> None:
-    """Logs what an embedded generator was not taught.
+    """Logs what an embedded generator was not taught, once.
 
     Args:
         place: of the generator.
@@ -254,11 +255,17 @@ def warn_untaught(place: Place, words: Mapping[str, Sequence[str]]) -> None:
     if place.folder not in (LAND_COVER, LAND_COVER_SCENES):
         return
     if unknown := untaught(words):
-        _LOG.warning(
-            "the embedded generator knows land cover alone and was not taught: %s. Its images of "
-            "these will show something else; give a generator that knows them in model.path",
-            ", ".join(unknown),
+        _warn_once(
+            "the embedded generator knows land cover alone and was not taught: "
+            f"{', '.join(unknown)}. Its images of these will show something else; give a generator "
+            "that knows them in model.path"
         )
+
+
+@lru_cache
+def _warn_once(text: str) -> None:
+    """A comparison looks at the same recipe for every seed."""
+    _LOG.warning(text)
 
 
 def check_sampling(sampling: Sampling) -> None:
