@@ -26,8 +26,8 @@ from activegen.loop.judging import LabelCheck, Opinion
 from activegen.loop.proposing import PLAIN, Origin
 from activegen.loop.settings import ArmSettings
 from activegen.recipes.environment import environment
+from activegen.recipes.loading import load
 from activegen.recipes.run import Run
-from activegen.recipes.schema import load
 from activegen.records import Sample
 from activegen.store import from_png
 

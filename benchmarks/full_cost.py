@@ -39,8 +39,8 @@ from activegen.loop.generating import Generator
 from activegen.loop.parts import Learners
 from activegen.loop.proposing import PLAIN, Origin
 from activegen.recipes.environment import environment
+from activegen.recipes.loading import load
 from activegen.recipes.run import Run
-from activegen.recipes.schema import load
 from activegen.records import Request, TaskModel
 from activegen.scores import SCORES, consensus
 from activegen.tasks.committee import Committee

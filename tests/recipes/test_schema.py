@@ -8,7 +8,7 @@ import yaml
 
 from activegen.data.palettes import palette_of
 from activegen.recipes import Recipe, load, packaged, parse
-from activegen.recipes.schema import keys
+from activegen.recipes.keys import keys
 from activegen.records import UnknownWord, UserError
 from activegen.tasks.co_training import CoTraining
 
@@ -227,7 +227,7 @@ def test_every_key_has_a_line_in_the_docs() -> None:
     parts |= {"proposal", "judge", "loop", "arms", "data.train", "data.test", "data.val"}
     parts |= {f"segmentation{part}" for part in ("", ".proposal", ".judge", ".objects")}
     parts.add("segmentation.text.screen")
-    for key in keys():
+    for key in keys(Recipe):
         name = key.replace("arms.*", "arms.<name>")
         name = name.rsplit(".", 1)[-1] if key.startswith("guidance.") else name
         assert name in said | parts, f"docs/recipes.md does not explain {key}"

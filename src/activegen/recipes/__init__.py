@@ -3,7 +3,8 @@
 To add an experiment, write a ``.yaml`` here (or anywhere); it is found by its name.
 """
 
+from activegen.recipes.loading import load, packaged
 from activegen.recipes.run import Run
-from activegen.recipes.schema import Recipe, load, packaged, parse
+from activegen.recipes.schema import Recipe, parse
 
 __all__ = ["Recipe", "Run", "load", "packaged", "parse"]

@@ -62,9 +62,9 @@ from activegen.recipes.adaptation import (
     Training,
 )
 from activegen.recipes.data import contents, read_split
-from activegen.recipes.differences import differences
 from activegen.recipes.environment import environment
 from activegen.recipes.generator import CARD, LEARNT_FROM
+from activegen.recipes.nested import differences
 from activegen.recipes.progress import Event, Observer, silent
 from activegen.recipes.schema import Recipe
 from activegen.records import UserError, choose, fingerprint

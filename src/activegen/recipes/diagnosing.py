@@ -33,8 +33,9 @@ from activegen.proof.diagnostics import Labelled, diversity, kernel_distance, re
 from activegen.recipes.data import at_most, contents, read_split
 from activegen.recipes.progress import Event, Observer, WatchedLearner, silent
 from activegen.recipes.run import Run
-from activegen.recipes.schema import SplitSpec, by_content
+from activegen.recipes.schema import SplitSpec
 from activegen.recipes.verdicts import jsonable
+from activegen.recipes.weights import by_content
 from activegen.records import UserError, fingerprint
 from activegen.scores import cross_entropy, entropy
 from activegen.store import Store

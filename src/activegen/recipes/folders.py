@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from activegen.recipes.differences import differences
+from activegen.recipes.nested import differences
 from activegen.recipes.schema import Recipe, parse
 from activegen.records import UserError
 

@@ -3,18 +3,14 @@
 Unknown keys are errors that name the nearest known one. ``docs/recipes.md`` has a line for each.
 """
 
-import hashlib
-import importlib.resources
 import re
-import types
-from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from activegen.data.captions import CaptionSettings
 from activegen.data.palettes import PALETTES, Colour, colours_of
@@ -33,13 +29,15 @@ from activegen.loop.proposing import ADVERSARIAL, GUIDED, PLAIN, ProposalSetting
 from activegen.loop.proposing_masks import MaskProposalSettings
 from activegen.loop.settings import ArmSettings, LoopSettings
 from activegen.recipes.adaptation import AdaptSettings
-from activegen.recipes.steering import Guidance, OneOf, Spec
+from activegen.recipes.keys import refuse_unknown
+from activegen.recipes.nested import put
+from activegen.recipes.steering import Guidance, Spec
+from activegen.recipes.weights import by_content, content_of
 from activegen.records import UnknownWord, UserError, choose, fingerprint
 from activegen.tasks.co_training import CoTraining
 from activegen.tasks.learner import TrainSettings
 from activegen.tasks.unreliable import HALF
 
-MAX_BYTES = 1_000_000  # of a recipe
 LAYOUT = "data layout"
 RENDERED = ("world", "world_scenes", "classes")  # layouts without a path
 LATER = {  # keys that came later and change nothing by default: folders of before stay readable
@@ -51,8 +49,6 @@ LATER = {  # keys that came later and change nothing by default: folders of befo
     "sampling": {"cfg_interval": [0.0, 1.0]},
     "training": {"reliable_share": HALF},
 }
-# beginnings of words that end in the path of weights
-WITH_WEIGHTS = ("tiny:", "timm:local-dir:", "transformers:segformer/", "transformers:upernet/")
 COMPUTED = ("workers", "micro_batch")  # of the loop: where and how, and not what
 CHANGEABLE = (  # by an arm; all else is the same for every arm
     "prompts",
@@ -435,7 +431,7 @@ class Recipe(Spec):
                     f"{where}: '{key}' is the same for all arms; an arm may change what is in "
                     f"{', '.join(CHANGEABLE)}"
                 )
-            _put(raw, key, value, where)
+            put(raw, key, value, where)
         changed = parse(raw, where)
         for key in FIXED:
             if getattr(changed.training, key) != getattr(self.training, key):
@@ -485,7 +481,7 @@ class Recipe(Spec):
                 holder[last] = {k: v for k, v in of if k not in usual or v != usual[k]}
         decisive = by_content(decisive)
         if self.learner.committee:
-            members = [[of.network, _content_of(of.file)] for of in self.learner.committee]
+            members = [[of.network, content_of(of.file)] for of in self.learner.committee]
             decisive["learner"]["committee"] = members
         if self.model.lora:
             decisive["model"]["lora"] = [[content(of.path), of.scale] for of in self.model.lora]
@@ -499,36 +495,6 @@ class Recipe(Spec):
         return decisive
 
 
-def packaged() -> dict[str, str]:
-    """The text of each recipe in the package, by name."""
-    folder = importlib.resources.files("activegen.recipes")
-    files = (of for of in folder.iterdir() if of.name.endswith(".yaml"))
-    return {of.name.removesuffix(".yaml"): of.read_text(encoding="utf-8") for of in files}
-
-
-def load(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from a file, or one of the package by its name.
-
-    Args:
-        path_or_name: of it.
-        overrides: ``a.b.c=value``; the value is read as YAML, a number is a place in a list.
-
-    Raises:
-        UnknownWord: no such recipe, or a key that we do not know.
-        UserError: a file that is no recipe, or a value of the wrong type or out of its range.
-    """
-    text, where = _text(str(path_or_name))
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where} is no YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{where} holds no keys; a recipe has at least 'data'")
-    for override in overrides:
-        _override(raw, override)
-    return parse(raw, where)
-
-
 def parse(raw: dict[str, Any], where: str = "the recipe") -> Recipe:
     """A recipe from plain values.
 
@@ -536,7 +502,7 @@ def parse(raw: dict[str, Any], where: str = "the recipe") -> Recipe:
         UserError: as `load` does.
     """
     raw = _presets_written_out(raw)
-    _known_keys(raw, Recipe, "", where)
+    refuse_unknown(raw, Recipe, where)
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
@@ -564,141 +530,8 @@ def _mapping(of: dict[str, Any], key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def keys(kind: Any = Recipe, above: str = "") -> list[str]:
-    """Every key that a recipe may have, with dots: "training.steps"; lists and names are ``*``."""
-    found: list[str] = []
-    for name, inner in _fields(kind).items():
-        path = f"{above}{name}"
-        found.append(path)
-        for stars, part in _parts(inner):
-            found += keys(part, f"{path}.{stars}")
-    return found
-
-
-def by_content(value: Any) -> Any:
-    """The same with the content of weights where a word ends in their path."""
-    if isinstance(value, dict):
-        return {key: by_content(of) for key, of in value.items()}
-    for start in WITH_WEIGHTS if isinstance(value, str) else ():
-        path = Path(value.removeprefix(start)).expanduser()
-        if value.startswith(start) and path.exists():
-            return start + _content_of(path)
-    return value
-
-
-def _content_of(path: Path) -> str:
-    """Sixteen hex digits that name a file, or all files of a folder."""
-    if not path.exists():
-        raise UserError(f"'{path}' is not there; give the path of the weights")
-    files = [of for of in path.rglob("*") if of.is_file()] if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.name.encode() + b"\n" + file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def _pathless(values: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k != "path"}
-
-
-def _text(path_or_name: str) -> tuple[str, str]:
-    file = Path(path_or_name).expanduser()
-    if file.is_file():
-        if file.stat().st_size > MAX_BYTES:
-            raise UserError(f"{file} is too large for a recipe ({file.stat().st_size} bytes)")
-        try:
-            return file.read_text(encoding="utf-8"), str(file)
-        except (UnicodeDecodeError, OSError) as error:
-            raise UserError(f"{file} cannot be read as text: {error}") from error
-    if file.suffix in (".yaml", ".yml") or len(file.parts) > 1:
-        raise UserError(f"there is no recipe {file}; 'activegen init <your data>' writes one")
-    return choose(packaged(), path_or_name, "recipe"), f"recipe '{path_or_name}'"
-
-
-def _override(raw: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not all(path.strip().split(".")):
-        raise UserError(f"--set {override}: write it as key=value, such as training.steps=100")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: '{text}' is no YAML value: {error}") from error
-    _put(raw, path.strip(), value, f"--set {override}")
-
-
-def _put(raw: dict[str, Any], path: str, value: Any, where: str) -> None:
-    """Sets what is at a path of names and places with dots between."""
-    at, names = raw, path.split(".")
-    for depth, name in enumerate(names[:-1]):
-        at = _inside(at, name, ".".join(names[: depth + 1]), where)
-    at[_place(at, names[-1], path, where)] = value
-
-
-def _inside(at: Any, name: str, path: str, where: str) -> Any:
-    place = _place(at, name, path, where)
-    if isinstance(at, dict) and at.get(place) is None:
-        at[place] = {}
-    return at[place]
-
-
-def _place(at: Any, name: str, path: str, where: str) -> Any:
-    if isinstance(at, dict):
-        return name
-    if isinstance(at, list) and name.isdigit() and int(name) < len(at):
-        return int(name)
-    what = f"has {len(at)} items, counted from 0" if isinstance(at, list) else f"is {at!r}"
-    raise UserError(f"{where}: there is no {path}; what is above it {what}")
-
-
-def _known_keys(value: Any, kind: Any, path: str, where: str) -> None:
-    """Every key that no part of a recipe has is an error, wherever it is."""
-    known = _fields(kind)
-    if known and isinstance(value, str) and issubclass(kind, OneOf):
-        value = {value: None}
-    if not known or not isinstance(value, dict):
-        return
-    for key, inner in value.items():
-        if key not in known:
-            at = f" in '{path}'" if path else ""
-            raise UnknownWord(f"key{at} of {where}:", str(key), known)
-        below = f"{path}.{key}" if path else key
-        for stars, part in _parts(known[key]):
-            for place, item in _items(inner, stars, below):
-                _known_keys(item, part, place, where)
-
-
-def _items(value: Any, stars: str, path: str) -> list[tuple[str, Any]]:
-    """What is inside so many levels of lists and names."""
-    found = [(path, value)]
-    for _ in range(stars.count("*")):
-        below: list[tuple[str, Any]] = []
-        for place, item in found:
-            if isinstance(item, dict):
-                below += [(f"{place}.{key}", of) for key, of in item.items()]
-            elif isinstance(item, (list, tuple)):
-                below += [(f"{place}.{index}", of) for index, of in enumerate(item)]
-        found = below
-    return found
-
-
-def _fields(kind: Any) -> dict[str, Any]:
-    """Names and types of the keys of a part of a recipe; none for a plain value."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {name: field.annotation for name, field in kind.model_fields.items()}
-    if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return {field.name: hints[field.name] for field in fields(kind)}
-    return {}
-
-
-def _parts(kind: Any, stars: str = "") -> list[tuple[str, Any]]:
-    """The parts of a recipe in a type, and a ``*.`` for each list or name on the way."""
-    if _fields(kind):
-        return [(stars, kind)]
-    if get_origin(kind) in (Union, types.UnionType):
-        return [found for of in get_args(kind) for found in _parts(of, stars)]
-    inner = [of for of in get_args(kind) if of is not Ellipsis]
-    return _parts(inner[-1], f"{stars}*.") if get_origin(kind) in (tuple, list, dict) else []
 
 
 def _told(error: Any) -> str:

@@ -1,12 +1,17 @@
-"""Trained networks, read from files."""
+"""Trained networks in files: read, and known by their content."""
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from activegen.records import UserError
 from activegen.tasks.task_network import TaskNetwork
+
+# beginnings of words that end in the path of weights
+WITH_WEIGHTS = ("tiny:", "timm:local-dir:", "transformers:segformer/", "transformers:upernet/")
 
 
 def filled(network: TaskNetwork, file: Path, device: torch.device) -> TaskNetwork:
@@ -33,6 +38,28 @@ def filled(network: TaskNetwork, file: Path, device: torch.device) -> TaskNetwor
             f"classes: {error}"
         ) from error
     return network
+
+
+def by_content(value: Any) -> Any:
+    """The same with the content of weights where a word ends in their path."""
+    if isinstance(value, dict):
+        return {key: by_content(of) for key, of in value.items()}
+    for start in WITH_WEIGHTS if isinstance(value, str) else ():
+        path = Path(value.removeprefix(start)).expanduser()
+        if value.startswith(start) and path.exists():
+            return start + content_of(path)
+    return value
+
+
+def content_of(path: Path) -> str:
+    """Sixteen hex digits that name a file, or all files of a folder."""
+    if not path.exists():
+        raise UserError(f"'{path}' is not there; give the path of the weights")
+    files = [of for of in path.rglob("*") if of.is_file()] if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.name.encode() + b"\n" + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _prefix(names: set[str]) -> str:
