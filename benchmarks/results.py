@@ -139,7 +139,7 @@ def table(name: str, made: Mapping[str, Any]) -> str:
     arms, figure = made["arms"], made["figure"]
     lines = [f"# {name}", "", f"    {made['command']}", ""]
     lines += [f"Seeds {', '.join(map(str, made['seeds']))}; {_machine(made['environment'])}.", ""]
-    lines += [_sizes(made), ""]
+    lines += [f"{_sizes(made)} [All numbers]({name}.json).", ""]
     lines += [f"- {notice}" for notice in made["notices"]]
     base, unguided = made["baseline"], made["unguided"]
     first = [base, percent(arms[base]["mean"])] if base in arms else []

@@ -83,6 +83,7 @@ def test_a_comparison_without_curves_has_no_figure(results, tmp_path: Path) -> N
 
 def test_diagnostics_and_equal_seconds_have_tables(results, tmp_path: Path) -> None:
     text = results.table("known", compared.written(tmp_path)).replace("\N{NO-BREAK SPACE}", " ")
+    assert "optimiser steps. [All numbers](known.json)." in text
     assert "takes with the same seed, 210 seconds. What counts" in text
     assert "seen by timm:other, which no arm uses:" in text
     assert (
