@@ -15,7 +15,7 @@ from rich.console import Console
 import activegen
 import tiny
 from activegen import cli
-from activegen.recipes import Run
+from activegen.recipes import Run, notices
 from activegen.report.words import NBSP
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -77,8 +77,12 @@ def own_data(folder: Path) -> Path:
 
 
 def test_own_data_network_and_generator(
-    own_data: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    own_data: Path,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(notices, "not_believed", lambda runs, arms: [f"doubts {runs[0]} {arms}"])
     assert call("init", own_data, "--out", "recipe.yaml") == 0
     seen = capsys.readouterr()
     assert "broken.png cannot be read" in seen.err
@@ -95,6 +99,7 @@ def test_own_data_network_and_generator(
         sys.modules.pop("own_network_of_test", None)
     seen = capsys.readouterr()
     assert "broken.png cannot be read" in seen.err
+    assert "doubts run ['real_only', 'unguided', 'active']" in seen.err
     [line] = seen.out.splitlines()
     said = json.loads(line)
     assert set(said) == {

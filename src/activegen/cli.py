@@ -418,6 +418,7 @@ def main() -> None:
 
 def _run(recipe: str, overrides: list[str], out: Path | None, as_json: bool) -> None:
     from activegen.recipes import Run, load
+    from activegen.recipes.notices import not_believed
     from activegen.report import write
 
     loaded = load(recipe, overrides)
@@ -427,6 +428,8 @@ def _run(recipe: str, overrides: list[str], out: Path | None, as_json: bool) -> 
         at_work = Run(loaded, folder, bars.see)
         result = at_work.carry_out()
     _tell_skipped(at_work.data.skipped)
+    for text in not_believed([folder], [*loaded.arms]):
+        _say(text)
     train = at_work.data.train
     page = write(folder, lambda id: train.image(train.index_of(id)))
     arms = result["arms"]

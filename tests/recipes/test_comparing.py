@@ -42,6 +42,17 @@ PLAIN = {"generate": "plain", "judge": False}
 GUIDED = {"generate": "guided", "judge": False}
 
 
+def test_labels_that_a_judge_mostly_refuses_are_told(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activegen.loop.doubts.LEAST", 1)
+    made = short(model, real_only=NONE, unguided=PLAIN, judged={"generate": "plain"})
+    made["judge"]["min_probability"] = 0.999
+    found = compare(parse(made), tmp_path, seeds=[0, 1])["notices"]
+    [told] = [notice for notice in found if "refused the labels of" in notice]
+    assert told.startswith("the judge of judged")
+
+
 def test_all_standard_arms_with_two_seeds(model: Path, tmp_path: Path) -> None:
     recipe = parse(short(model))
     (tmp_path / "pool.json").write_text('{"pool": 2}')

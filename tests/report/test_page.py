@@ -147,6 +147,20 @@ def test_the_result_stands_in_words_and_tables(run: Path):
     assert "Did not occur: black, white, flat, leak, repeated." in seen
 
 
+def test_wordings_whose_labels_are_not_believed_are_told(run: Path):
+    assert "mostly not believed" not in words(write(run))
+    store = Store(str(run / "arms" / "active" / "store"))
+    asked = [Request("a <pond>", "<pond>", 0, seed, round=2, arm="active") for seed in range(12)]
+    store.round(2).write_plan(asked)
+    store.round(2).write_verdicts(
+        [Verdict(of.id, k < 2, "label" * (k > 1)) for k, of in enumerate(asked)]
+    )
+    seen = words(write(run))
+    assert (
+        "active: labels mostly not believed of 10 of 12 of &#39;&lt;pond&gt;&#39; (forest)" in seen
+    )
+
+
 def test_a_run_that_names_its_figure_has_the_page_of_one_that_does_not(run: Path):
     before = write(run).read_bytes()
     for file in (run / "result.json", *run.glob("arms/*/store/*/round.json")):

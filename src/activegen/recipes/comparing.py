@@ -161,6 +161,7 @@ def compare(
     made["machines"] = _machines(runs, results)
     made["notices"] += [*doubts, *notices.trained_otherwise(recipe)]
     made["notices"] += notices.missing_arms(recipe, arms)
+    made["notices"] += notices.not_believed([run.folder for run in runs.values()], [*recipe.arms])
     made["notices"] += notices.unread(next(iter(runs.values())).data.skipped)
     made["notices"] += notices.other_places(made["machines"])
     if untimed := notices.untimed(costs, results):

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from activegen.loop.doubts import WHY, doubted, judged
 from activegen.proof.fairness import SHOWN, Facts
 from activegen.recipes.arms import left_out
 from activegen.recipes.schema import Recipe
 from activegen.recipes.verdicts import Results, stopped_after
+from activegen.store import Store
 
 HARDWARE = ("platform", "cpus", "gpu")
 
@@ -79,6 +82,20 @@ def unread(skipped: Sequence[tuple[str, str]]) -> list[str]:
         return []
     reasons = "; ".join(reason for _, reason in skipped[:SHOWN])
     return [f"{len(skipped)} images cannot be read and were left out of all arms: {reasons}"]
+
+
+def not_believed(runs: Sequence[Path], arms: Sequence[str]) -> list[str]:
+    """Wordings whose labels the judge of an arm mostly refused, in all runs together."""
+    told = []
+    for arm in arms:
+        folders = (run / "arms" / arm / "store" for run in runs)
+        stores = [Store(str(folder)) for folder in folders if (folder / "store.json").exists()]
+        if found := doubted(pair for store in stores for pair in judged(store)):
+            named = ", ".join(of.told(stores[0].classes[of.target]) for of in found[:SHOWN])
+            more = f" and {len(found) - SHOWN} more wordings" if len(found) > SHOWN else ""
+            what = f"the judge of {arm} refused the labels of {named}{more}"
+            told.append(f"{what}: {WHY}; cards in a run's report show which")
+    return told
 
 
 def trained_otherwise(recipe: Recipe) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from activegen.loop.doubts import Doubted, doubted
 from activegen.loop.judging import NOT_NEEDED
 from activegen.loop.metering import Cost
 from activegen.records import Request, UserError, Verdict, choose
@@ -125,6 +126,12 @@ class Arm:
     def rejected(self) -> dict[str, int]:
         """All that was not accepted, by reason."""
         return {name: n for name, n in self.outcomes.items() if name != "accepted" and n}
+
+    @cached_property
+    def doubted(self) -> list[Doubted]:
+        """Wordings whose labels were mostly not believed; none without a store."""
+        judged = ((e.request, e.verdict) for e in self.entries or () if e.verdict is not None)
+        return doubted(judged)
 
     def of_class(self, name: str, accepted: bool) -> int | None:
         """Images of a class that were asked for, or accepted; None without a store."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from activegen.loop.doubts import WHY
 from activegen.loop.judging import HOPELESS, OUTSCORED, REASONS
 from activegen.loop.metering import KINDS, PLACES
 from activegen.report.cards import album_of, legend
@@ -101,6 +102,7 @@ def _content(facts: Facts, reference: Reference) -> dict[str, Any]:
         "reasons": reasons,
         "absent": [reason for reason in _possible(facts) if reason not in reasons],
         "explained": REASONS,
+        "why_doubted": WHY,
         "left_out": LEFT_OUT,
         "classes": _class_rows(facts, arms),
         "albums": albums,
