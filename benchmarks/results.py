@@ -22,7 +22,6 @@ from activegen.recipes.comparing import FILE
 from activegen.report.comparison import (
     BEYOND,
     CONFOUNDED,
-    DIAGNOSTICS,
     HOLM,
     WORTH,
     amount,
@@ -32,6 +31,7 @@ from activegen.report.comparison import (
     medians,
     p_of,
     seconds_given,
+    titles,
     verdict_of,
 )
 from activegen.report.measures import MEASURES
@@ -279,12 +279,12 @@ def _diagnostics(made: Mapping[str, Any]) -> list[str]:
     found, judge = diagnosed(made), made.get("held_out")
     if not found or judge is None:
         return []
-    names = list(DIAGNOSTICS)
+    names = titles(found)
     rows = [[arm, *(diagnostic(of, name) for name in names)] for arm, of in found.items()]
     real = {**judge, "label_fidelity": judge[judge["figure"]]}
     rows.append(["real test images", *(diagnostic(real, name) for name in names)])
     told = f"The synthetic images, seen by {judge['network']}, which no arm uses:"
-    head = ["arm", *(title for title, _ in DIAGNOSTICS.values())]
+    head = ["arm", *names.values()]
     about = "docs/report.md says what each is."
     if count := judge.get("compared"):
         about = f"Precision to KID are of {count} images of each arm. {about}"

@@ -98,6 +98,30 @@ def test_a_finished_comparison_is_looked_into_later(model: Path, before) -> None
     assert other["arms"]["unguided"]["diagnostics"]["means"]["images"] == 7
 
 
+def test_what_a_judge_refused_is_looked_into(model: Path, tmp_path: Path) -> None:
+    made = settings(model)
+    made["judge"] = {"members": 1, "steps": 2, "min_probability": 0.125}
+    made["arms"] = {**ARMS, "judged": {"generate": "plain"}}
+    found = compare(parse(made), tmp_path, ways=Ways(held_out=QUICK))["arms"]
+    network = held_out(
+        Run(replaced(parse(made)), tmp_path / "seed-0"), [0], tmp_path, QUICK
+    ).network
+    store = Store(str(tmp_path / "seed-0/arms/judged/store")).round(0)
+    refused = {of.id for of in store.verdicts() or [] if of.reason == "label"}
+    assert 0 < len(refused) < len(list(store.samples()))
+    right = [
+        int(network.predict(from_png(of.image)[None] / 255).logits[0, 0].argmax())
+        == of.request.target
+        for of in store.samples()
+        if of.request.id in refused
+    ]
+    judged = found["judged"]["diagnostics"]["means"]
+    assert judged["refused"] == len(refused)
+    assert judged["refused_fidelity"] == pytest.approx(sum(right) / len(right))
+    unguided = found["unguided"]["diagnostics"]["means"]
+    assert unguided["refused"] == 0 and unguided["refused_fidelity"] is None
+
+
 def test_arms_are_compared_at_equal_numbers_of_images(model: Path, tmp_path: Path) -> None:
     made = settings(model)
     made["data"]["test"]["options"]["count"] = 2

@@ -9,7 +9,8 @@ from activegen.records import Request, Verdict
 from activegen.store import Store
 
 LEAST = 10  # images of a wording, before a share of them says anything; ours
-DOUBTS = ("label", "unclear", HOPELESS)
+UNBELIEVED = ("label", "unclear")  # of finished pictures
+DOUBTS = (*UNBELIEVED, HOPELESS)
 WHY = (
     "they are drawn wrongly, or the judge does not know such images, if it has learnt from the "
     "labelled ones alone"

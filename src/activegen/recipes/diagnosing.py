@@ -17,7 +17,7 @@ from functools import cached_property, partial
 from itertools import compress
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from torch import Tensor
 from activegen.data.images import RealImages
 from activegen.data.scenes import Real
 from activegen.data.splits import few_shot
+from activegen.loop.doubts import UNBELIEVED
 from activegen.proof.diagnostics import Labelled, diversity, kernel_distance, resemblance
 from activegen.recipes.data import at_most, contents, read_split
 from activegen.recipes.progress import Event, Observer, WatchedLearner, silent
@@ -36,7 +37,7 @@ from activegen.recipes.run import Run
 from activegen.recipes.schema import SplitSpec
 from activegen.recipes.verdicts import jsonable
 from activegen.recipes.weights import by_content
-from activegen.records import UserError, fingerprint
+from activegen.records import Sample, UserError, Verdict, fingerprint
 from activegen.scores import cross_entropy, entropy
 from activegen.store import Store
 from activegen.store.files import Files, open_folder, parse_json
@@ -60,7 +61,8 @@ FRESH: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "mosaics": ("train", {"tail": True, "seed": 1_000_003}),
 }
 FEWEST = 10  # images of each class (of masks: in all) without which the arms' own are taken too
-METHOD = 2  # of measuring; another is measured again
+METHOD = 3  # of measuring; another is measured again
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ def measured(
     """What the held-out model sees in an arm's images as they are learnt; None where unknown.
 
     "label_fidelity" and "per_class" are its accuracy (of masks its mIoU) with what was asked for as
-    the truth, without pixels that the arm's judge leaves out. "entropy" and "cross_entropy" are its
+    the truth, without pixels that the arm's judge leaves out; "refused_fidelity" is the same of
+    images whose label that judge refused, with all pixels. "entropy" and "cross_entropy" are its
     scores, "learner_entropy" and "learner_cross_entropy" those of the learner when the images were
     drawn: steering that raises the learner's alone makes adversarial images, not informative ones.
     "precision", "recall", "density", "coverage", "kid", "nearest" and "diversity" are of its
@@ -161,10 +164,16 @@ def measured(
     is that of all pictures together. The first four depend on the number of images: they are those
     of "compared" images, as many of each arm, beside "compared_with" real ones.
     """
+    real, refused = run.train(arm), _spread(_refused(store), beside.measured)
+    doubtful: dict[str, Any] = {"refused": len(refused), "refused_fidelity": None}
+    if refused:
+        pool = run.task.synthetic(refused, real)
+        found = run.task.evaluated(beside.judge.network, pool)
+        doubtful["refused_fidelity"] = found[run.task.figure]
     if not ids:
-        return {"images": 0}
+        return {"images": 0, **doubtful}
     wanted = set(ids)
-    accepted, real = list(store.accepted()), run.train(arm)
+    accepted = list(store.accepted())
     places = [k for k, (sample, _) in enumerate(accepted) if sample.request.id in wanted]
     pairs = [accepted[place] for place in places]
     pool = run.task.synthetic(accepted, real).subset(torch.tensor(places))
@@ -172,6 +181,7 @@ def measured(
     figures = run.task.evaluated(beside.judge.network, pool)
     told: dict[str, Any] = {
         "images": len(pairs),
+        **doubtful,
         "label_fidelity": figures[run.task.figure],
         "per_class": dict(zip(run.data.train.classes, figures["per_class"], strict=True)),
         **seen.means,
@@ -471,12 +481,24 @@ def _accepted(store: Store) -> list[str]:
     return [verdict.id for verdict in verdicts if verdict.accepted]
 
 
-def _spread(ids: Sequence[str], count: int) -> list[str]:
+def _refused(store: Store) -> list[tuple[Sample, Verdict]]:
+    """Samples whose label the arm's judge did not believe, with no pixel left out."""
+    found = []
+    for number in store.rounds():
+        round = store.round(number)
+        verdicts = {v.id: v for v in round.verdicts() or [] if v.reason in UNBELIEVED}
+        for sample in round.samples() if verdicts else ():
+            if verdict := verdicts.get(sample.request.id):
+                found.append((sample, replace(verdict, ignored=b"")))
+    return found
+
+
+def _spread(items: Sequence[T], count: int) -> list[T]:
     """At most so many, evenly over the rounds."""
-    if len(ids) <= count:
-        return list(ids)
-    places = np.linspace(0, len(ids) - 1, count).round().astype(int)
-    return [ids[int(at)] for at in places]
+    if len(items) <= count:
+        return list(items)
+    places = np.linspace(0, len(items) - 1, count).round().astype(int)
+    return [items[int(at)] for at in places]
 
 
 def _kept(

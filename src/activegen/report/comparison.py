@@ -19,6 +19,7 @@ from activegen.store.files import parse_json
 
 DIAGNOSTICS = {  # title by name; shares in per cent, others with so many digits
     "label_fidelity": ("Labels confirmed", None),
+    "refused_fidelity": ("Refused confirmed", None),
     "precision": ("Precision", None),
     "recall": ("Recall", None),
     "density": ("Density", 2),
@@ -84,7 +85,7 @@ def _content(made: Mapping[str, Any]) -> dict[str, Any]:
         "equal_seconds": seconds_given(equal) if equal else "",
         "equal_tables": _tables(equal["comparisons"]) if equal else {},
         "looked_into": diagnosed(made),
-        "diagnostics": DIAGNOSTICS,
+        "diagnostics": titles(diagnosed(made)),
         "diagnostic": diagnostic,
         "by_fidelity": scatter(
             _gains(made),
@@ -116,6 +117,15 @@ def diagnosed(made: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Means of the diagnostics by arm; none where the comparison was not looked into."""
     found = {name: arm.get("diagnostics") for name, arm in made["arms"].items()}
     return {name: of["means"] for name, of in found.items() if of}
+
+
+def titles(found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Titles, by name, of the `DIAGNOSTICS` that any arm has."""
+    return {
+        name: title
+        for name, (title, _) in DIAGNOSTICS.items()
+        if any(of.get(name) is not None for of in found.values())
+    }
 
 
 def diagnostic(of: Mapping[str, Any], name: str) -> str:
