@@ -204,6 +204,7 @@ training:
 
 mining: {{split: cross_fit, folds: {folds}}}       # the smallest class has {fewest} images
 proposal: {{budget: {budget}}}                     # images in each round that generates
+# It learns from the labelled images and refuses what looks unlike them; run names what it refuses:
 judge: {{network: small, members: 4, steps: 400, min_probability: 0, significance: 0.1}}
 loop: {{rounds: 10, generate_until: 0.5, batch: 16}}
 
