@@ -294,6 +294,10 @@ def test_an_arm_that_is_told_to_stop_only_trains(undisturbed, tmp_path):
 def test_offline_rounds_start_again(tmp_path):
     loop = LoopSettings(rounds=2, generate_until=0.5, restart=True, batch=2)
     assert [s["step"] for s in run(tmp_path, loop=loop)] == [24, 24]
+    first, second = (
+        (tmp_path / "learners" / f"000{k}-main.safetensors").read_bytes() for k in (0, 1)
+    )
+    assert first != second  # the second learnt from generated images too, and for all steps
 
 
 def test_another_recipe_is_refused(undisturbed):
