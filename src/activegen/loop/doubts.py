@@ -61,8 +61,6 @@ def doubted(judged: Iterable[tuple[Request, Verdict]]) -> list[Doubted]:
 def judged(store: Store) -> Iterator[tuple[Request, Verdict]]:
     """All requests of a store that have verdicts, with these."""
     for number in store.rounds():
-        round = store.round(number)
-        verdicts = {verdict.id: verdict for verdict in round.verdicts() or []}
-        for request in round.plan() or []:
-            if request.id in verdicts:
-                yield request, verdicts[request.id]
+        for request, verdict in store.round(number).judged():
+            if verdict is not None:
+                yield request, verdict

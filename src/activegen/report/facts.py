@@ -281,9 +281,7 @@ def _arm(
 
 
 def _entries(store: Store, number: int) -> list[Entry]:
-    round = store.round(number)
-    verdicts = {verdict.id: verdict for verdict in round.verdicts() or []}
-    entries = [Entry(request, verdicts.get(request.id)) for request in round.plan() or []]
+    entries = [Entry(*pair) for pair in store.round(number).judged()]
     return [e for e in entries if e.verdict is None or e.verdict.reason != NOT_NEEDED]
 
 

@@ -106,6 +106,11 @@ class RoundStore:
         found = self._read("verdicts.parquet")
         return None if found is None else [rows.verdict(row) for row in found]
 
+    def judged(self) -> list[tuple[Request, Verdict | None]]:
+        """The plan, each request with its verdict; None where it has none yet."""
+        verdicts = {verdict.id: verdict for verdict in self.verdicts() or []}
+        return [(request, verdicts.get(request.id)) for request in self.plan() or []]
+
     def close(self, summary: Mapping[str, Any]) -> None:
         """Declare the round complete; nothing can be written to it after this.
 
