@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -145,7 +146,13 @@ def test_adapt_says_how_to_draw_with_it(folder: Path, capsys: pytest.CaptureFixt
     words = [word for value in ("model.path=./model", *counts) for word in ("--set", value)]
     assert call("adapt", "demo", *words, "--out", "own") == 0
     told = f"activegen run demo {' '.join(words)} --set model.lora=own"
-    assert told in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert told in said
+    [whether] = [line for line in said.splitlines() if line.startswith("to see whether it helps: ")]
+    of_it = [*shlex.split(whether)[6:], *QUICK_RUN, "--seeds", 1, "--no-diagnose", "--json"]
+    assert call(*of_it) == 0
+    facts = json.loads(capsys.readouterr().out)["facts"]["0"]
+    assert facts["adapted"]["generator"] != facts["unguided"]["generator"]
     assert call("adapt", "demo", *words, "--out", "own", "--json") == 0
     assert json.loads(capsys.readouterr().out)["finished"]
     assert call("adapt", "demo", *words, "--what", "controlnet", "--out", "net") == 2

@@ -246,15 +246,23 @@ def adapt(
         typer.echo(json.dumps({"out": str(out), **card}))
         return
     listed = loaded.segmentation is not None and loaded.segmentation.controls
-    use = {
-        "lora": f"model.lora={out}",
-        "full": f"model.path={out}",
-        "controlnet": f"segmentation.controls.0.path={out}"
+    key, value = {
+        "lora": ("model.lora", str(out)),
+        "full": ("model.path", str(out)),
+        "controlnet": ("segmentation.controls.0.path", str(out))
         if listed
-        else f"segmentation.controls=[{{path: {json.dumps(str(out))}}}]",
+        else ("segmentation.controls", [{"path": str(out)}]),
     }[card["settings"]["what"]]
-    words = [word for key in (*(overrides or []), use) for word in ("--set", key)]
-    typer.echo(f"to draw with it: {shlex.join(['activegen', 'run', recipe, *words])}")
+    arm = {"generate": "plain", "judge": False, "changes": {key: value}}
+
+    def command(name: str, use: str, *more: str) -> str:
+        words = [word for of in (*(overrides or []), use) for word in ("--set", of)]
+        return shlex.join(["activegen", name, recipe, *words, *more])
+
+    said = value if isinstance(value, str) else json.dumps(value)
+    typer.echo(f"to draw with it: {command('run', f'{key}={said}')}")
+    of_it = command("compare", f"arms.adapted={json.dumps(arm)}", "--arms", "unguided,adapted")
+    typer.echo(f"to see whether it helps: {of_it}")
 
 
 @app.command()
@@ -530,16 +538,16 @@ def _verdicts(
 
 def _dry(recipe: str, overrides: list[str], out: Path | None, as_json: bool) -> None:
     from activegen.recipes import Run, load
-    from activegen.recipes.plan import judge_steps, measure, plan
+    from activegen.recipes.plan import judge_steps, paces, plan
 
     loaded = load(recipe, overrides)
     with _Bars() as bars:
         checked = Run(loaded, out or Path("runs") / loaded.name, bars.see)
         checked.check()
-        pace = measure(checked)
+        pace = paces(checked)
     arms = plan(checked)
-    seconds = {arm.name: pace.seconds(arm) for arm in arms}
-    judging = judge_steps(checked) * pace.learner_step
+    seconds = {arm.name: pace[arm.name].seconds(arm) for arm in arms}
+    judging = judge_steps(checked) * pace[arms[0].name].learner_step
     total = sum(seconds.values()) + judging
     _tell_skipped(checked.data.skipped)
     if as_json:

@@ -1,17 +1,20 @@
 """Arms that have keys of the recipe otherwise."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import tiny
 import toy
 from activegen.loop.executor import LocalExecutor
 from activegen.recipes import Recipe, Run, parse
+from activegen.recipes import plan as planning
 from activegen.recipes.comparing import compare
-from activegen.recipes.plan import plan
+from activegen.recipes.data import contents
 from activegen.recipes.run import Source
 from activegen.records import UserError
 from activegen.store import Store
@@ -69,6 +72,7 @@ def test_an_arm_has_its_keys_and_all_others_of_the_recipe(model: Path):
         ({"training.steps": 5}, "all arms have the same training.steps"),
         ({"training.batch_size": 16}, "all arms have the same training.batch_size"),
         ({"training.seed": 1}, "all arms have the same training.seed"),
+        ({"model.device": "cuda"}, "all arms have the same model.device"),
         ({"training.stepz": 5}, r"key in 'training' of arms.changed.changes: 'stepz'"),
         ({"training.augmentation": "upside_down"}, "unknown augmentation 'upside_down'"),
         ({"training.batch_size.of": 5}, r"changes: there is no training.batch_size.of"),
@@ -84,7 +88,7 @@ def test_a_run_shares_what_the_changes_do_not_touch(model: Path, tmp_path: Path)
     run = Run(recipe(model, **OTHER), tmp_path)
     own = run.of("changed")
     assert run.of("plain") is run and run.of("changed") is own
-    assert own.data is run.data and own.model() is run.model() and own.place is run.place
+    assert own.data is run.data and own.model() is run.model()
     assert own.judges.together is not None and own.judges is run.judges
     assert own.learner("changed").settings.label_smoothing == 0.1
     assert run.learner("plain").settings.label_smoothing == 0.0
@@ -94,7 +98,7 @@ def test_a_run_shares_what_the_changes_do_not_touch(model: Path, tmp_path: Path)
     there = own.parts("changed", LocalExecutor()).source  # for another process
     assert there is not None and there().task.budget == 4 and isinstance(there, Source)
     assert "changes" in there.recipe
-    images = {arm.name: arm.images for arm in plan(run)}
+    images = {arm.name: arm.images for arm in planning.plan(run)}
     assert images == {"plain": 2, "changed": 4}
 
 
@@ -119,6 +123,75 @@ def test_changed_arms_are_carried_out_and_compared(model: Path, tmp_path: Path):
     assert len(plans["changed"]) == 2 * len(plans["plain"])
     members = list((tmp_path / "seed-0" / "judge").glob("*.safetensors"))
     assert len(members) == 1  # of both arms
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generator of other pictures than ``model``."""
+    made = tiny.model()
+    with torch.no_grad():
+        made.unet.conv_out.bias += 0.5
+    return tiny.save(made, tmp_path_factory.mktemp("other"))
+
+
+def test_an_arm_with_a_generator_of_its_own_draws_with_it_alone(
+    model: Path, other: Path, tmp_path: Path
+):
+    run = Run(recipe(model, **{"model.path": str(other)}), tmp_path)
+    run.check()
+    own, shared = run.of("changed"), run.model()
+    assert own.model() is not shared and own.model() is own.model()
+    assert run.model() is not shared  # one at a time is in memory
+    alone = Run(recipe(other), tmp_path / "alone")
+    assert run.fingerprint("changed") == alone.fingerprint("plain") != run.fingerprint("plain")
+    run.carry_out()
+    alone.carry_out()
+
+    def drawn(folder: Path, arm: str) -> list[tuple[Any, bytes]]:
+        accepted = Store(str(folder / "arms" / arm / "store")).accepted()
+        return [(sample.made_by["revision"], sample.image) for sample, _ in accepted]
+
+    assert drawn(tmp_path, "changed") == drawn(tmp_path / "alone", "plain")
+    assert {of for of, _ in drawn(tmp_path, "changed")}.isdisjoint(
+        of for of, _ in drawn(tmp_path, "plain")
+    )
+
+
+def test_arms_with_generators_of_their_own_are_compared(model: Path, other: Path, tmp_path: Path):
+    of = recipe(model, **{"model.path": str(other)})
+    made = compare(of, tmp_path, seeds=[0, 1])
+    assert {(of["arm"], of["baseline"]) for of in made["comparisons"]} == {("changed", "plain")}
+    revisions = {
+        arm: {by_arm[arm]["generator"] for by_arm in made["facts"].values()} for arm in of.arms
+    }
+    assert [len(found) for found in revisions.values()] == [1, 1]
+    assert revisions["changed"] != revisions["plain"]
+
+
+def test_an_arm_with_a_generator_of_its_own_is_timed_with_it(
+    model: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def measured(run: Run) -> planning.Pace:
+        return planning.Pace(float(run.recipe.model.path == str(other)), {}, 0.0, 0.0)
+
+    monkeypatch.setattr(planning, "measure", measured)
+    slow, usual = (planning.Pace(seconds, {}, 0.0, 0.0) for seconds in (1.0, 0.0))
+    run = Run(recipe(model, **{"model.path": str(other)}), tmp_path)
+    assert planning.paces(run) == {"plain": usual, "changed": slow}
+    run = Run(recipe(model, **OTHER), tmp_path)
+    assert planning.paces(run) == {"plain": usual, "changed": usual}
+
+
+def test_a_generator_of_an_arm_that_was_adapted_to_test_images_is_refused(
+    model: Path, other: Path, tmp_path: Path
+):
+    own = shutil.copytree(other, tmp_path / "adapted")
+    made = recipe(model, **{"model.path": str(own)})
+    test = contents(Run(made, tmp_path / "none").data.test)
+    (own / "card.json").write_text(json.dumps({"learnt_from": [*test.values()][:1]}))
+    with pytest.raises(UserError, match=r"adapted' was adapted to test images: test image"):
+        compare(made, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_words_of_a_changed_arm_are_beside_its_images(model: Path, tmp_path: Path):

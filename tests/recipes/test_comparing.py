@@ -442,17 +442,21 @@ def test_other_versions_for_some_arms_are_told() -> None:
     assert "several versions of torch 2.1, 2.2, so" in told
 
 
-def test_a_generator_that_changes_between_seeds_is_refused(model: Path, tmp_path: Path) -> None:
-    recipe = parse(short(model, real_only=NONE, unguided=PLAIN))
+@pytest.mark.parametrize("arm", ["unguided", "own"])
+def test_a_generator_that_changes_between_seeds_is_refused(
+    model: Path, tmp_path: Path, arm: str
+) -> None:
+    own = {**PLAIN, "changes": {"model.decoder": "full"}}  # which may be another
+    recipe = parse(short(model, real_only=NONE, unguided=PLAIN, own=own))
     compare(recipe, tmp_path, seeds=[0])
-    [shard] = (tmp_path / "seed-0/arms/unguided/store/round-0000").glob("shard-*.parquet")
+    [shard] = (tmp_path / f"seed-0/arms/{arm}/store/round-0000").glob("shard-*.parquet")
     table = pq.read_table(shard)
     made_by = [
         json.dumps({**json.loads(of), "revision": "another"}) for of in table["made_by"].to_pylist()
     ]
     at, kind = table.column_names.index("made_by"), table.schema.field("made_by")
     pq.write_table(table.set_column(at, kind, pa.array(made_by, kind.type)), shard)
-    with pytest.raises(UserError, match="generator is not the same for unguided with seed 0 and"):
+    with pytest.raises(UserError, match=f"generator is not the same for {arm} with seed 0 and"):
         compare(recipe, tmp_path, seeds=[0, 1])
 
 
@@ -562,6 +566,9 @@ def test_what_may_differ() -> None:
     elsewhere = replace(base, real_images=frozenset({"z"}))
     assert differs_on_purpose(elsewhere, base, (other, real), 2) == ("images",)
     assert differs_on_purpose(replace(base, images=3), base, (real, real), 2) == ()
+    for key in ("model.lora", "segmentation.controls.0.path"):
+        drawn = ArmSettings("plain", changes={key: "mine"})
+        assert differs_on_purpose(base, base, (drawn, real), 2) == ("images", "generator")
     alone = ArmSettings("guided", real=False)
     assert "real images" in differs_on_purpose(elsewhere, base, (alone, alone), 2)
     for few in (elsewhere, wider):

@@ -32,7 +32,7 @@ from activegen.recipes.jobs import Job, check_devices, in_parallel
 from activegen.recipes.looks import earlier_looks, looked_before, with_look
 from activegen.recipes.progress import Event, Observer, silent
 from activegen.recipes.run import Run
-from activegen.recipes.schema import Recipe, parse
+from activegen.recipes.schema import Recipe, changes_generator, parse
 from activegen.recipes.verdicts import (
     Results,
     can_stop,
@@ -154,7 +154,7 @@ def compare(
         if len(results[seed]) == len(recipe.arms):
             run.conclude(results[seed], time.monotonic() - started)
         run.release()
-    _refuse_others_by_seed(facts)
+    _refuse_others_by_seed(recipe, facts)
     if not any(results.values()):
         raise UserError("the budget of seconds was used up before the first arm began; give more")
     made = _made(recipe, seeds, results, costs, facts, ways)
@@ -355,25 +355,30 @@ def _refuse(run: Run, facts: Mapping[str, Facts]) -> None:
     refuse_leaks(facts.values())
 
 
-def _refuse_others_by_seed(facts: Mapping[int, Mapping[str, Facts]]) -> None:
-    """Test images or a generator that are not the same for all seeds."""
+def _refuse_others_by_seed(recipe: Recipe, facts: Mapping[int, Mapping[str, Facts]]) -> None:
+    """Test images or a generator that are not the same for all seeds.
+
+    Arms with a generator of their own have it alone.
+    """
     sets = {of.test_set for by_arm in facts.values() for of in by_arm.values()}
     if len(sets) > 1:
         raise UserError(
             "the test images are not the same for all seeds; they have changed since the first "
             "seed was run: choose another --out"
         )
-    generators = {
-        of.generator: f"{arm} with seed {seed}"
-        for seed, by_arm in facts.items()
-        for arm, of in by_arm.items()
-        if of.images
-    }
-    if len(generators) > 1:
-        raise UserError(
-            f"the generator is not the same for {' and '.join(generators.values())}; it has "
-            "changed since the first was run: choose another --out"
-        )
+    own = {arm: changes_generator(of.changes) for arm, of in recipe.arms.items()}
+    for those in ([arm for arm in own if not own[arm]], *([arm] for arm in own if own[arm])):
+        generators = {
+            by_arm[arm].generator: f"{arm} with seed {seed}"
+            for seed, by_arm in facts.items()
+            for arm in those
+            if arm in by_arm and by_arm[arm].images
+        }
+        if len(generators) > 1:
+            raise UserError(
+                f"the generator is not the same for {' and '.join(generators.values())}; it has "
+                "changed since the first was run: choose another --out"
+            )
 
 
 def _told(facts: Facts) -> dict[str, Any]:

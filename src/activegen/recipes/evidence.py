@@ -14,6 +14,7 @@ from activegen.proof.fairness import SHOWN, Facts
 from activegen.recipes.data import contents, labelled, thumbnails
 from activegen.recipes.generator import adapted_to
 from activegen.recipes.run import Run
+from activegen.recipes.schema import changes_generator
 from activegen.records import UserError, fingerprint
 from activegen.store import Store, from_png
 
@@ -118,11 +119,14 @@ class Evidence:
     def _adapted(self) -> list[str]:
         """Of a generator that has learnt from more than learners have."""
         known = set(self._train.values())
+        generators: dict[str, frozenset[str]] = {}
+        for arm in self.run.recipe.arms:
+            generators |= self._generators(arm)
         return [
             f"the generator in '{folder}' has learnt from {len(learnt)} real images, and not all "
             "learners from all of these, so arms that generate may know more of real images than "
             "their number of labelled ones says"
-            for folder, learnt in self._generators.items()
+            for folder, learnt in generators.items()
             if not learnt <= known
         ]
 
@@ -196,9 +200,7 @@ class Evidence:
         return known
 
     def _refuse_generators(self, arm: str) -> None:
-        if self.run.recipe.arms[arm].generate == "none":
-            return
-        for folder, learnt in self._generators.items():
+        for folder, learnt in self._generators(arm).items():
             unlabelled = learnt.difference(self._train.values())  # others are a matter of the data
             if saw := [self._test_names[of] for of in unlabelled if of in self._test_names]:
                 raise UserError(
@@ -206,10 +208,11 @@ class Evidence:
                     "it to labelled images alone, in another folder"
                 )
 
-    @cached_property
-    def _generators(self) -> dict[str, frozenset[str]]:
-        """By folder, contents of the images that it was adapted to, where its card says so."""
-        recipe = self.run.recipe
+    def _generators(self, arm: str) -> dict[str, frozenset[str]]:
+        """By folder, contents of the images that an arm's was adapted to, if its card says so."""
+        recipe = self.run.of(arm).recipe
+        if recipe.arms[arm].generate == "none":
+            return {}
         controls = recipe.segmentation.controls if recipe.segmentation else ()
         folders = [of.path for of in (recipe.model, *(recipe.model.lora or ()), *controls)]
         learnt = {folder: adapted_to(folder) for folder in folders}
@@ -264,8 +267,9 @@ def differs_on_purpose(
 
     More real images contain the others, and synthetic ones alone are drawn from no others. Two arms
     of synthetic ones alone learn from no real images, whatever they are drawn from. Arms may change
-    their prompts and the number of their images. An arm whose candidates were rejected before the
-    budget was filled has the fewer images by its own doing; more than the budget is never allowed.
+    their generator, their prompts and the number of their images. An arm whose candidates were
+    rejected before the budget was filled has the fewer images by its own doing; more than the
+    budget is never allowed.
 
     Args:
         arm, baseline: of the two.
@@ -280,6 +284,9 @@ def differs_on_purpose(
         allowed.append("real images")
     if max(arm.images, baseline.images) <= budget:
         allowed.append("images")
-    if any(key.partition(".")[0] == "prompts" for of in settings for key in of.changes):
+    changed = {key for of in settings for key in of.changes}
+    if any(key.partition(".")[0] == "prompts" for key in changed):
         allowed.append("sampling")  # of which prompts are all that an arm can change
+    if changes_generator(changed):
+        allowed.append("generator")
     return tuple(allowed)

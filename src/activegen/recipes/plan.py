@@ -19,6 +19,7 @@ from activegen.diffusion.sampling import Batch, Term, sample
 from activegen.loop.proposing import PLAIN, Origin
 from activegen.loop.settings import ArmSettings
 from activegen.recipes.run import Run
+from activegen.recipes.schema import changes_generator
 from activegen.recipes.steering import Models, climbing, gradients, passes
 
 PATIENCE = 5.0  # seconds that a measured batch may take
@@ -74,6 +75,14 @@ class Pace:
 def plan(run: Run) -> list[ArmPlan]:
     """Of each arm, if nothing is rejected before it is drawn."""
     return [_arm(run, arm) for arm in run.recipe.arms]
+
+
+def paces(run: Run) -> dict[str, Pace]:
+    """Of each arm here; arms have one together but those with a generator of their own."""
+    shared = measure(run)
+    arms = run.recipe.arms.items()
+    own = {arm: measure(run.of(arm)) for arm, of in arms if changes_generator(of.changes)}
+    return dict.fromkeys(run.recipe.arms, shared) | own
 
 
 def judge_steps(run: Run) -> int:

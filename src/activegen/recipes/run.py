@@ -67,7 +67,7 @@ from activegen.recipes.progress import (
     WatchedLearner,
     silent,
 )
-from activegen.recipes.schema import ControlSpec, Recipe, parse
+from activegen.recipes.schema import ControlSpec, Recipe, changes_generator, parse
 from activegen.recipes.weights import filled
 from activegen.records import TaskModel, UserError, choose, fingerprint
 from activegen.scores import SCORES
@@ -101,7 +101,8 @@ class Run:
     def of(self, arm: str) -> "Run":
         """What carries out an arm: itself, or where the arm changes keys, a run that has them.
 
-        It shares the folder, the data, the diffusion model and the models that check labels.
+        It shares the folder, the data, the models that check labels, and the diffusion model where
+        the arm does not have one of its own.
         """
         if not self.recipe.arms[arm].changes:
             return self
@@ -170,6 +171,7 @@ class Run:
         for arm in self.recipe.arms:
             if (own := self.of(arm)) is not self:
                 own.check()
+                own.release()
                 continue
             settings, train = self.recipe.arms[arm], self.train(arm)
             miners(settings, self.recipe.mining, train, self.recipe.seed)
@@ -573,7 +575,10 @@ class Run:
             UserError: what the loop finds on its way.
         """
         if (own := self.of(arm)) is not self:
-            return own.arm(arm, go_on)
+            try:
+                return own.arm(arm, go_on)
+            finally:
+                own.release()
         folder, settings = self.folder / "arms" / arm, self.recipe.arms[arm]
         rounds: list[dict[str, Any]] = []
         total = self.recipe.loop.rounds
@@ -654,16 +659,12 @@ class _Changed(Run):
     def __init__(self, whole: Run, arm: str):
         super().__init__(whole.recipe.of(arm), whole.folder, whole.observer)
         self._whole = whole
+        self._draws_otherwise = changes_generator(whole.recipe.arms[arm].changes)
 
     @cached_property
     def data(self) -> data.Data:
         """The real images."""
         return self._whole.data
-
-    @cached_property
-    def place(self) -> generator.Place:
-        """Of the diffusion model."""
-        return self._whole.place
 
     @cached_property
     def judges(self) -> Judges:
@@ -676,8 +677,11 @@ class _Changed(Run):
         return self._whole.checkpoints
 
     def model(self) -> StableDiffusion:
-        """The diffusion model, loaded once."""
-        return self._whole.model()
+        """The diffusion model: the run's, or the arm's own, and then the run's is let go of."""
+        if not self._draws_otherwise:
+            return self._whole.model()
+        self._whole.release()
+        return super().model()
 
     def _source(self, arm: str) -> "Source":
         return self._whole._source(arm)

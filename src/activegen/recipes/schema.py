@@ -4,8 +4,10 @@ Unknown keys are errors that name the nearest known one. ``docs/recipes.md`` has
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,7 +52,9 @@ LATER = {  # keys that came later and change nothing by default: folders of befo
     "training": {"reliable_share": HALF},
 }
 COMPUTED = ("workers", "micro_batch")  # of the loop: where and how, and not what
+GENERATOR = ("model", "segmentation.controls")  # keys that decide what draws
 CHANGEABLE = (  # by an arm; all else is the same for every arm
+    *GENERATOR,
     "prompts",
     "learner.co_training",
     "training",
@@ -59,7 +63,8 @@ CHANGEABLE = (  # by an arm; all else is the same for every arm
     "segmentation.proposal",
     "segmentation.text",
 )
-FIXED = ("steps", "batch_size", "seed")  # of the training, which no arm may change
+# inside of these, but no arm may change them
+FIXED = ("training.steps", "training.batch_size", "training.seed", "model.device")
 UNDECISIVE = ("path", "device", "compile", "channels_last")  # of the model
 Side = Annotated[int, Field(ge=8)]  # pixels
 
@@ -434,10 +439,10 @@ class Recipe(Spec):
             put(raw, key, value, where)
         changed = parse(raw, where)
         for key in FIXED:
-            if getattr(changed.training, key) != getattr(self.training, key):
+            if attrgetter(key)(changed) != attrgetter(key)(self):
                 raise UserError(
-                    f"{where}: all arms have the same training.{key}, or a difference may come of "
-                    "it alone; change the recipe's"
+                    f"{where}: all arms have the same {key}, or a difference may come of it alone; "
+                    "change the recipe's"
                 )
         return changed
 
@@ -493,6 +498,11 @@ class Recipe(Spec):
             without = [{k: v for k, v in of.items() if k != "path"} for of in controls]
             decisive["segmentation"] = {**decisive["segmentation"], "controls": without}
         return decisive
+
+
+def changes_generator(keys: Iterable[str]) -> bool:
+    """Whether keys that an arm changes are of what draws."""
+    return any(f"{key}.".startswith(f"{of}.") for key in keys for of in GENERATOR)
 
 
 def parse(raw: dict[str, Any], where: str = "the recipe") -> Recipe:
