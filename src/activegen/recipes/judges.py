@@ -14,10 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from activegen.data.scenes import Real
+from activegen.data.scenes import Real, RealScenes
 from activegen.data.splits import folds
-from activegen.loop.judging import JudgeSettings
-from activegen.loop.judging_masks import MaskJudgeSettings, loss_thresholds
+from activegen.loop.annotating import Annotating, Screened
+from activegen.loop.judging import Believed, JudgeSettings, LabelCheck
+from activegen.loop.judging_masks import BelievedPixels, MaskJudgeSettings, loss_thresholds
+from activegen.loop.segmenting import Segmenting
 from activegen.loop.task import Task
 from activegen.recipes import data
 from activegen.records import TaskModel, UserError, fingerprint
@@ -70,6 +72,38 @@ class Judges:
     def teacher(self) -> TaskModel | None:
         """What guidance may ask: one more network like the members, but not one that judges."""
         return self._member(self.spec.members) if self.spec.network else None
+
+    def check_of(
+        self, task: Task, train: Real, size: Callable[[], tuple[int, int]]
+    ) -> LabelCheck | None:
+        """What an arm's labels are checked by; None where nothing is.
+
+        Args:
+            task: of the arm.
+            train: images that it is trained on, in which a request's mask is looked up.
+            size: height and width of what is drawn, asked for where one object is redrawn.
+        """
+        believed = self._believed(task, train, size)
+        if isinstance(task, Annotating):
+            return Screened(task.annotation.screen, task.rest, believed)
+        return believed
+
+    def _believed(
+        self, task: Task, train: Real, size: Callable[[], tuple[int, int]]
+    ) -> LabelCheck | None:
+        model, spec = self.together, self.spec
+        if model is None:
+            return None
+        if isinstance(spec, JudgeSettings):
+            return Believed(model, spec.min_probability, self.usual_losses(), spec.significance)
+        assert isinstance(task, Segmenting) and isinstance(train, RealScenes)
+        where = None
+        if task.proposal.objects:
+            where = lambda request: task.region(request, size(), train)  # noqa: E731
+        thresholds = self.thresholds(spec.loss_factor)
+        return BelievedPixels(
+            model, thresholds, spec.min_agreement, spec.max_ignored, spec.edge_band, where
+        )
 
     def seen_by(self, member: int) -> tuple[Real, Real]:
         """What a member is trained on, and what it is not.

@@ -36,17 +36,17 @@ from transformers.utils import logging as of_transformers
 
 from activegen.data.palettes import palette_of
 from activegen.data.prompts import Prompts
-from activegen.data.scenes import Real, RealScenes
+from activegen.data.scenes import Real
 from activegen.diffusion.decoders import Decoder
 from activegen.diffusion.levels import SCHEDULERS
 from activegen.diffusion.model import DiffusionModel
 from activegen.diffusion.stable_diffusion import StableDiffusion
 from activegen.guidance import Inpaint, MemoryBank
-from activegen.loop.annotating import Annotating, Screened
+from activegen.loop.annotating import Annotating
 from activegen.loop.classifying import Classifying
 from activegen.loop.executor import Executor, LocalExecutor, ProcessExecutor
-from activegen.loop.judging import Believed, Judge, JudgeSettings, LabelCheck, trusting
-from activegen.loop.judging_masks import BelievedPixels, MaskJudgeSettings
+from activegen.loop.judging import Judge, JudgeSettings, trusting
+from activegen.loop.judging_masks import MaskJudgeSettings
 from activegen.loop.metering import Cost
 from activegen.loop.mining import miners
 from activegen.loop.parts import Learners, Parts
@@ -428,36 +428,8 @@ class Run:
             return trusting(found.forbidden)
         train = found.with_more(settings.more_real)
         real = data.thumbnails(train) if settings.more_real else found.real
-        return Judge(self._label_check(train), found.forbidden, real)
-
-    def _label_check(self, train: Real) -> LabelCheck | None:
-        believed = self._believed(train)
-        if isinstance(self.task, Annotating):
-            return Screened(self.task.annotation.screen, self.task.rest, believed)
-        return believed
-
-    def _believed(self, train: Real) -> LabelCheck | None:
-        """What a request's mask is looked up in: the images that an arm is trained on."""
-        judges, spec = self.judges, self.judging
-        model = judges.together
-        if model is None:
-            return None
-        if isinstance(spec, JudgeSettings):
-            usual = judges.usual_losses()
-            return Believed(model, spec.min_probability, usual, spec.significance)
-        task = self.task
-        assert isinstance(task, Segmenting) and isinstance(train, RealScenes)
-        where = None
-        if task.proposal.objects:
-            where = lambda request: task.region(request, self.model().size, train)  # noqa: E731
-        return BelievedPixels(
-            model,
-            judges.thresholds(spec.loss_factor),
-            spec.min_agreement,
-            spec.max_ignored,
-            spec.edge_band,
-            where,
-        )
+        check = self.judges.check_of(self.task, train, lambda: self.model().size)
+        return Judge(check, found.forbidden, real)
 
     def asked(self, arm: str) -> dict[int, str]:
         """Models beside the learners that decide what an arm's images are, each with its role.
