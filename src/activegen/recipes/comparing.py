@@ -366,18 +366,18 @@ def _refuse_others_by_seed(recipe: Recipe, facts: Mapping[int, Mapping[str, Fact
             "the test images are not the same for all seeds; they have changed since the first "
             "seed was run: choose another --out"
         )
-    own = {arm: changes_generator(of.changes) for arm, of in recipe.arms.items()}
-    for those in ([arm for arm in own if not own[arm]], *([arm] for arm in own if own[arm])):
-        generators = {
-            by_arm[arm].generator: f"{arm} with seed {seed}"
-            for seed, by_arm in facts.items()
-            for arm in those
-            if arm in by_arm and by_arm[arm].images
-        }
-        if len(generators) > 1:
+    own = {arm for arm, of in recipe.arms.items() if changes_generator(of.changes)}
+    generators: dict[str, dict[str, str]] = {}
+    for seed, by_arm in facts.items():
+        for arm, of in by_arm.items():
+            if of.images:
+                same = generators.setdefault(arm if arm in own else "", {})
+                same[of.generator] = f"{arm} with seed {seed}"
+    for found in generators.values():
+        if len(found) > 1:
             raise UserError(
-                f"the generator is not the same for {' and '.join(generators.values())}; it has "
-                "changed since the first was run: choose another --out"
+                f"the generator is not the same for {' and '.join(found.values())}; it has changed "
+                "since the first was run: choose another --out"
             )
 
 
