@@ -431,7 +431,7 @@ class Recipe(Spec):
         raw, where = self.plain(), f"arms.{arm}.changes"
         raw["arms"] = {arm: asdict(replace(settings, changes={}))}
         for key, value in settings.changes.items():
-            if not any(f"{key}.".startswith(f"{known}.") for known in CHANGEABLE):
+            if not _inside(key, CHANGEABLE):
                 raise UserError(
                     f"{where}: '{key}' is the same for all arms; an arm may change what is in "
                     f"{', '.join(CHANGEABLE)}"
@@ -502,7 +502,12 @@ class Recipe(Spec):
 
 def changes_generator(keys: Iterable[str]) -> bool:
     """Whether keys that an arm changes are of what draws."""
-    return any(f"{key}.".startswith(f"{of}.") for key in keys for of in GENERATOR)
+    return any(_inside(key, GENERATOR) for key in keys)
+
+
+def _inside(key: str, parts: Iterable[str]) -> bool:
+    """Whether a key is one of the parts of a recipe, or in one of them."""
+    return any(f"{key}.".startswith(f"{part}.") for part in parts)
 
 
 def parse(raw: dict[str, Any], where: str = "the recipe") -> Recipe:
